@@ -1,0 +1,53 @@
+# Two commands do everything on a fresh machine: `make train` and `make test`. `make help` lists the rest.
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+PYTHON ?= python3.11
+CONFIG ?= configs/tiny.yaml
+NODES  ?= 1
+TASKS_ROOT := .appworld/builtin
+BIN := .venv/bin
+
+ifneq ($(NODES),1)
+$(error NODES=$(NODES): this version trains on one node; leave NODES out)
+endif
+
+.PHONY: help setup tasks train eval test lint lock tiny-model bench
+
+help:  ## list the targets
+	@awk -F'##' '/^[a-z-]+:.*##/ {split($$1, t, ":"); printf "  make %-12s %s\n", t[1], $$2} \
+	             /^#:/ {print "       " substr($$0, 3)}' $(MAKEFILE_LIST)
+
+setup:  ## make both virtual environments (train, eval and test do this themselves)
+#: make setup DEVICE=cpu TORCH_INDEX=https://download.pytorch.org/whl/cpu
+	@$(PYTHON) launch/setup_environments.py $(if $(DEVICE),--device $(DEVICE)) $(if $(TORCH_INDEX),--torch-index $(TORCH_INDEX))
+
+tasks: setup  ## generate the built-in task pack
+#: make tasks
+	@.venv-appworld/bin/python -m appworld_tasks.builtin generate --root $(TASKS_ROOT)
+
+train: tasks  ## train; goes on where a run of that name stopped
+#: make train CONFIG=configs/tiny.yaml ARGS="name=my-run seed=1 trainer.num_iterations=30"
+	@$(BIN)/python -m loop_rl.launch --config $(CONFIG) $(ARGS)
+
+eval: tasks  ## TGC and SGC of a policy version of a run
+#: make eval RUN=runs/tiny SPLIT=test_challenge VERSION=12
+	@$(BIN)/python -m loop_rl.evaluate --run-dir $(or $(RUN),$(error RUN= is missing, for example RUN=runs/tiny)) \
+	  $(if $(SPLIT),--split $(SPLIT)) $(if $(VERSION),--version $(VERSION))
+
+test: setup  ## run the tests, fast ones first
+#: make test ARGS="-k loss"
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: setup  ## ruff
+#: make lint
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+tiny-model: setup  ## make models/tiny again from demonstrations
+#: make tiny-model
+	@launch/tiny_model.sh
+
+lock: setup  ## write constraints/ anew from what is installed
+#: make lock
+	@launch/lock.sh

@@ -1,0 +1,268 @@
+"""Configuration of a run: one YAML file, dotted overrides, everything checked before any work starts.
+
+Loads without torch. Every field says what it means, in which unit, and where its default comes from; "paper" is arXiv
+2502.01600, "released" the authors' released configuration where the paper is silent.
+"""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+
+class ConfigError(ValueError):
+    """A setting is unknown, malformed or contradicts another; the message is one line and names the key."""
+
+
+class Section(BaseModel):
+    """Base of every section: unknown keys are refused, fields are documented by the string below them."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, protected_namespaces=())
+
+
+class LoraConfig(Section):
+    """LoRA adapter (peft) on all linear layers."""
+
+    rank: int = Field(16, ge=1)
+    """Released: 16. vLLM serves ranks 1, 8, 16, 32, 64, 128, 256, 320, 512."""
+    alpha: int = Field(32, ge=1)
+    """Released: 32."""
+
+
+class ModelConfig(Section):
+    """The one LLM."""
+
+    path: str
+    """A local folder or a hub name; needs a tokenizer with a chat template."""
+    dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    """Compute type of the frozen weights, in the trainer and in vLLM alike."""
+    lora: LoraConfig = LoraConfig()
+
+
+class TasksConfig(Section):
+    """Which tasks, and the processes that run them."""
+
+    root: str = ".appworld/builtin"
+    """AppWorld root with `data/` (ground truth included; the workers get a copy without it)."""
+    python: str = ".venv-appworld/bin/python"
+    """Interpreter of AppWorld's own virtual environment."""
+    train_split: Literal["train", "dev"] = "train"
+    """Split to train on; the test splits are refused."""
+    difficulties: list[int] = [1, 2]
+    """Train on tasks of these difficulties. Paper: 1 and 2."""
+    num_workers: int = Field(16, ge=1)
+    """AppWorld worlds open at once, one process each (about 100 MB); bounds the rollouts in flight."""
+    execute_timeout_s: float = Field(60.0, gt=0)
+    """Seconds that one code block may run before its worker is killed from outside."""
+
+
+class AgentConfig(Section):
+    """One episode."""
+
+    prompt: Literal["full", "compact"] = "full"
+    """`full` teaches an instruction-tuned model by a worked example; `compact` is for the tiny model."""
+    max_turns: int = Field(40, ge=1)
+    """Turns in a training episode. Released: 40."""
+    max_eval_turns: int = Field(50, ge=1)
+    """Turns in an evaluation episode. Released: 50."""
+    max_new_tokens: int = Field(1500, ge=1)
+    """Tokens the policy may write in one turn. Released: 1,500."""
+    max_context_tokens: int = Field(32_768, ge=64)
+    """Tokens of the whole episode, prompt included; also vLLM's --max-model-len. Released: 32k."""
+    max_observation_tokens: int = Field(3_000, ge=16)
+    """REPL output shown to the agent is cut to this many tokens. Released: 3,000."""
+    temperature: float = Field(1.0, gt=0)
+    """Sampling temperature in training; behaviour log-probabilities are of this distribution. Released: 1.0."""
+    time_limit_s: float = Field(1_800.0, gt=0)
+    """Wall time of one episode."""
+
+
+class SamplerConfig(Section):
+    """What is rolled out for one iteration."""
+
+    tasks_per_iteration: int = Field(40, ge=1)
+    """Groups per iteration. Released: 40."""
+    rollouts_per_task: int = Field(6, ge=2)
+    """K of the leave-one-out baseline. Paper: 6."""
+    max_staleness: Literal[0, 1] = 1
+    """Policy versions a training token may be old: 0 is strictly on-policy, 1 overlaps sampling and training."""
+
+
+class AlgorithmConfig(Section):
+    """Advantage and loss (DESIGN 1)."""
+
+    min_abs_advantage: float = Field(0.01, ge=0)
+    """Rollouts with |A| below this are dropped. Paper: 0.01."""
+    clip_epsilon: float = Field(0.1, gt=0, lt=1)
+    """PPO clip range. Released: 0.1."""
+    epochs: int = Field(2, ge=1)
+    """Passes over the rollouts of an iteration. Released: 2."""
+
+
+class TrainerConfig(Section):
+    """Optimisation."""
+
+    num_iterations: int = Field(50, ge=1)
+    """Iterations of sample, advantage, filter, update."""
+    learning_rate: float = Field(5e-5, gt=0)
+    """AdamW, constant. Paper: 5e-5."""
+    weight_decay: float = Field(0.0, ge=0)
+    """AdamW's decoupled decay on the adapter weights."""
+    max_grad_norm: float = Field(1.0, gt=0)
+    """Global gradient norm is clipped to this. Paper: 1."""
+    minibatch_rollouts: int = Field(32, ge=1)
+    """Rollouts per optimiser step, over all ranks. Released: 32. Fewer surviving rollouts make one shorter minibatch."""
+    max_tokens_per_microbatch: int = Field(32_768, ge=64)
+    """Padded tokens of one forward and backward on one rank; a longer single rollout goes alone."""
+    logprob_chunk_tokens: int = Field(1024, ge=1)
+    """Tokens whose logits exist at one time: no [tokens, vocabulary] tensor is ever whole in memory."""
+    activation_checkpointing: bool = True
+    """Recompute layer activations in the backward pass instead of keeping them."""
+    zero_stage: Literal[1, 2, 3] = 3
+    """DeepSpeed ZeRO stage."""
+    num_processes: int = Field(1, ge=1)
+    """Trainer ranks on each training node (one per GPU)."""
+    checkpoint_every: int = Field(1, ge=1)
+    """Iterations between resumable checkpoints; the last iteration always gets one."""
+    keep_checkpoints: int = Field(2, ge=1)
+    """Newest checkpoints kept; adapters under policy/ are all kept."""
+
+
+class ServerConfig(Section):
+    """Stock vLLM servers of this node."""
+
+    replicas: int = Field(1, ge=1)
+    """Independent vLLM servers; requests go to the least loaded."""
+    tensor_parallel_size: int = Field(1, ge=1)
+    """GPUs of one replica."""
+    port: int = Field(0, ge=0, le=65_535)
+    """First port; replica i listens on port + i. 0 picks free ports."""
+    args: list[str] = []
+    """More arguments for `vllm serve`, given through unchanged."""
+    start_timeout_s: float = Field(900.0, gt=0)
+    """Seconds a server may take until it answers."""
+
+
+class EvaluationConfig(Section):
+    """Before/after figures."""
+
+    split: Literal["dev", "test_normal", "test_challenge"] = "test_normal"
+    """Held-out split evaluated before the first and after the last iteration."""
+    temperature: float = Field(1.0, ge=0)
+    """Sampling temperature of evaluation episodes; 0 is greedy."""
+
+
+class Config(Section):
+    """A run, whole."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    """Name of the run directory under `runs_dir`."""
+    runs_dir: str = "runs"
+    seed: int = Field(0, ge=0)
+    """Seeds task order, sampling, initialisation of the adapter and minibatch shuffling."""
+    model: ModelConfig
+    tasks: TasksConfig = TasksConfig()
+    agent: AgentConfig = AgentConfig()
+    sampler: SamplerConfig = SamplerConfig()
+    algorithm: AlgorithmConfig = AlgorithmConfig()
+    trainer: TrainerConfig = TrainerConfig()
+    server: ServerConfig = ServerConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+
+    @property
+    def run_dir(self) -> Path:
+        return Path(self.runs_dir) / self.name
+
+    @model_validator(mode="after")
+    def _no_contradictions(self) -> Self:
+        agent = self.agent
+        if agent.max_new_tokens + agent.max_observation_tokens >= agent.max_context_tokens:
+            raise ValueError(
+                f"agent.max_new_tokens ({agent.max_new_tokens}) + agent.max_observation_tokens "
+                f"({agent.max_observation_tokens}) leave no room in agent.max_context_tokens ({agent.max_context_tokens})"
+            )
+        if self.trainer.logprob_chunk_tokens > self.trainer.max_tokens_per_microbatch:
+            raise ValueError(
+                f"trainer.logprob_chunk_tokens ({self.trainer.logprob_chunk_tokens}) exceeds "
+                f"trainer.max_tokens_per_microbatch ({self.trainer.max_tokens_per_microbatch}), so it would have no effect"
+            )
+        if not self.tasks.difficulties or not set(self.tasks.difficulties) <= {1, 2, 3}:
+            raise ValueError(f"tasks.difficulties must be a non-empty choice of 1, 2, 3, not {self.tasks.difficulties}")
+        return self
+
+
+def load_config(path: str | Path, overrides: list[str] | None = None) -> Config:
+    """Read a YAML file and apply overrides such as `trainer.learning_rate=1e-4`.
+
+    Raises:
+        ConfigError: in one line, what is wrong, with the key, the file and the nearest valid key.
+    """
+    path = Path(path)
+    try:
+        tree = yaml.safe_load(path.read_text()) or {}
+    except OSError as error:
+        known = ", ".join(sorted(str(p) for p in Path("configs").glob("*.yaml")))
+        raise ConfigError(f"{path}: cannot read config: {error.strerror} (known: {known})") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path}: expected a mapping of settings, got {type(tree).__name__}")
+    for override in overrides or []:
+        _apply_override(tree, override)
+    return parse_config(tree, source=str(path))
+
+
+def parse_config(tree: dict[str, Any], source: str) -> Config:
+    """Check a tree of settings. Raises ConfigError naming `source` and the first offending key."""
+    _refuse_unknown(tree, Config, prefix="", source=source)
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        message = first["msg"].removeprefix("Value error, ")
+        given = "" if first["type"] in ("missing", "value_error") else f" (got {first['input']!r})"
+        raise ConfigError(f"{source}: {key + ': ' if key else ''}{message}{given}") from error
+
+
+def dump_config(config: Config) -> str:
+    """The resolved config as YAML; `load_config` of it gives an equal config."""
+    return yaml.safe_dump(config.model_dump(), sort_keys=False, width=120)
+
+
+def _apply_override(tree: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise ConfigError(f"override {override!r}: expected key=value, for example trainer.learning_rate=1e-4")
+    *parents, leaf = key.split(".")
+    node = tree
+    for parent in parents:
+        node = node.setdefault(parent, {})
+        if not isinstance(node, dict):
+            raise ConfigError(f"override {override!r}: {parent!r} is not a section")
+    node[leaf] = yaml.safe_load(text)
+
+
+def _refuse_unknown(tree: dict[str, Any], section: type[Section], prefix: str, source: str) -> None:
+    for key, value in tree.items():
+        field = section.model_fields.get(key)
+        if field is None:
+            valid = _all_keys(Config)
+            near = difflib.get_close_matches(f"{prefix}{key}", valid, n=1, cutoff=0.0)
+            raise ConfigError(f"{source}: unknown setting {prefix}{key!s}; did you mean {near[0]}?")
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Section) and isinstance(value, dict):
+            _refuse_unknown(value, field.annotation, f"{prefix}{key}.", source)
+
+
+def _all_keys(section: type[Section], prefix: str = "") -> list[str]:
+    keys = []
+    for name, field in section.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
+            keys += _all_keys(field.annotation, f"{prefix}{name}.")
+        else:
+            keys.append(f"{prefix}{name}")
+    return keys

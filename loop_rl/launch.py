@@ -1,0 +1,191 @@
+"""The supervisor: starts every process of a run on this node, shows how it goes, and ends everything together.
+
+    python -m loop_rl.launch --config configs/tiny.yaml
+    python -m loop_rl.launch --config configs/tiny.yaml name=lr-3e-4 trainer.learning_rate=3e-4
+    python -m loop_rl.launch --config configs/tiny.yaml --dry-run
+
+Phases: check the input, start vLLM, evaluate the untouched policy, train (sampler and trainer side by side), evaluate
+the trained policy. Each looks at the run directory first and does only what is missing, so the same command resumes a
+run that was stopped, in whatever phase.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from loop_rl.config import Config, ConfigError, dump_config, load_config
+from loop_rl.metrics import read_metrics
+from loop_rl.preflight import check_inputs
+from loop_rl.processes import ManagedProcess, stop_all
+from loop_rl.report import before_after_table, iteration_line
+from loop_rl.run_dir import RunDir
+from loop_rl.server import VllmServer
+
+POLL_S = 0.3
+console = Console(highlight=False, soft_wrap=True)
+
+
+class RunFailed(RuntimeError):
+    """A process of the run ended although it should not have; the message holds the last lines of its log."""
+
+
+def launch(config: Config) -> None:
+    """Do every phase of the run that is not done yet, then show its result.
+
+    Raises:
+        ConfigError: bad input; nothing was started.
+        RunFailed: a process broke; everything else was stopped, and the same command goes on from there.
+    """
+    check_inputs(config)
+    run = RunDir.create(config)
+    with run.lock("supervisor"):
+        done, total = run.latest_version(), config.trainer.num_iterations
+        if done == total and run.evaluation_file(total, config.evaluation.split).exists():
+            console.print(f"Run {run.path} is finished; another name= starts a new one.")
+        else:
+            console.print(f"Run {run.path}: " + (f"goes on after iteration {done} of {total}" if done else f"{total} iterations"))
+            _work(run, config)
+        console.print(before_after_table(run, config))
+        console.print(f"Everything about this run: {run.path}/ (metrics.jsonl, rollouts/, policy/, logs/)")
+
+
+def _work(run: RunDir, config: Config) -> None:
+    started = time.monotonic()
+    servers = [VllmServer(config, index, run.logs / f"vllm-{index}.log") for index in range(config.server.replicas)]
+    try:
+        with console.status("starting vLLM"):
+            for server in servers:
+                server.start()
+            for server in servers:
+                server.wait_until_ready()
+        console.print(f"vLLM answers at {' '.join(s.url for s in servers)} after {time.monotonic() - started:.0f} s")
+        last_version, split = config.trainer.num_iterations, config.evaluation.split
+        if not run.evaluation_file(0, split).exists():
+            _evaluate(run, 0, servers)
+        if run.latest_version() < last_version:
+            _train(run, config, servers)
+        if not run.evaluation_file(last_version, split).exists():
+            _evaluate(run, last_version, servers)
+    finally:
+        for server in servers:
+            server.stop()
+
+
+def _evaluate(run: RunDir, version: int, servers: list[VllmServer]) -> None:
+    """Evaluate in a process of its own, which shows its own progress bar."""
+    command = [sys.executable, "-m", "loop_rl.evaluate", "--run-dir", str(run.path), "--version", str(version)]
+    process = subprocess.Popen([*command, *_server_arguments(servers)], start_new_session=True)
+    try:
+        while process.poll() is None:
+            _check_servers(servers)
+            time.sleep(POLL_S)
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGINT)
+            try:
+                process.wait(6)
+            except subprocess.TimeoutExpired:
+                process.kill()
+    if process.returncode != 0:
+        raise RunFailed(f"evaluation of policy version {version} ended with exit status {process.returncode}")
+
+
+def _train(run: RunDir, config: Config, servers: list[VllmServer]) -> None:
+    """Sampler and trainer side by side until the last version is published."""
+    sampler = [sys.executable, "-m", "loop_rl.sampler", "--run-dir", str(run.path), *_server_arguments(servers)]
+    trainer = [
+        *(sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch"),
+        *("--num_processes", str(config.trainer.num_processes), "--num_machines", "1", "--mixed_precision", "no"),
+        *("--main_process_port", "0", "--dynamo_backend", "no"),
+        *("-m", "loop_rl.train", "--run-dir", str(run.path)),
+    ]
+    processes = [
+        ManagedProcess("sampler", sampler, run.logs / "sampler.log"),
+        ManagedProcess("trainer", trainer, run.logs / "trainer.log"),
+    ]
+    try:
+        _watch(run, config, processes, servers)
+    finally:
+        stop_all(processes)
+
+
+def _watch(run: RunDir, config: Config, processes: list[ManagedProcess], servers: list[VllmServer]) -> None:
+    """Show progress until every process has ended well."""
+    num_printed = len(read_metrics(run))
+    columns = (TextColumn("{task.description:<28}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        sampling = progress.add_task("sampling", total=None)
+        training = progress.add_task("training", total=None)
+        while any(process.poll() is None for process in processes):
+            _check_servers(servers)
+            for process in processes:
+                if process.poll() not in (None, 0):
+                    raise RunFailed(_epitaph(process))
+            for line in read_metrics(run)[num_printed:]:
+                console.print(iteration_line(line, config.trainer.num_iterations))
+                num_printed += 1
+            _advance(progress, sampling, "sampling", run.read_status("sampler"))
+            _advance(progress, training, "training", run.read_status("trainer"))
+            time.sleep(POLL_S)
+    for process in processes:
+        if process.poll() != 0:
+            raise RunFailed(_epitaph(process))
+    for line in read_metrics(run)[num_printed:]:
+        console.print(iteration_line(line, config.trainer.num_iterations))
+
+
+def _advance(progress: Progress, bar, name: str, status: dict) -> None:
+    if status:
+        description = f"iteration {status['iteration'] + 1}: {status.get('phase', name)}"
+        progress.update(bar, description=description, completed=status["done"], total=status["total"])
+
+
+def _check_servers(servers: list[VllmServer]) -> None:
+    for server in servers:
+        if server.process.poll() is not None:
+            raise RunFailed(_epitaph(server.process))
+
+
+def _epitaph(process: ManagedProcess) -> str:
+    status = process.poll()
+    how = f"killed by {signal.Signals(-status).name}" if status < 0 else f"ended with exit status {status}"
+    return f"{process.name} {how}; last lines of {process.log}:\n{process.log_tail()}"
+
+
+def _server_arguments(servers: list[VllmServer]) -> list[str]:
+    return [argument for server in servers for argument in ("--server", server.url)]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", type=Path, required=True, help="YAML file, see configs/")
+    parser.add_argument("--dry-run", action="store_true", help="print the resolved config and stop")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="dotted settings, such as trainer.zero_stage=3")
+    args = parser.parse_args()
+    # A supervisor that is told to end ends its children too, exactly as on Ctrl-C.
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    try:
+        config = load_config(args.config, args.overrides)
+        if args.dry_run:
+            print(dump_config(config), end="")
+        else:
+            launch(config)
+    except (ConfigError, RunFailed) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from here", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,217 @@
+"""Turn, Rollout, Group and their parquet schema: the one data type that flows from sampler to trainer.
+
+A rollout is kept as tokens, never as text to be tokenised again: what was sampled is what is trained on. Each turn
+holds the context tokens appended since the last action, then the action tokens with the log-probability and the policy
+version they were sampled with.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+SCHEMA_VERSION = 1
+
+
+class EndReason(StrEnum):
+    """Why an episode ended. Every episode has exactly one."""
+
+    COMPLETED = "completed"  # the agent called complete_task
+    MAX_TURNS = "max_turns"
+    CONTEXT_FULL = "context_full"
+    NO_CODE = "no_code"  # a turn without a code block
+    WORKER_LOST = "worker_lost"  # the AppWorld process hung, crashed or was killed
+    TIME_LIMIT = "time_limit"  # the whole episode took too long
+
+
+@dataclass
+class Turn:
+    """One action of the agent and what it was conditioned on."""
+
+    context_ids: list[int]
+    """Tokens appended before the action: the prompt in the first turn, later the previous observation."""
+    action_ids: list[int]
+    """Tokens the policy sampled, the end-of-turn token included when it was sampled."""
+    logprobs: list[float]
+    """log pi_behaviour of each action token, under the distribution it was really sampled from."""
+    policy_version: int
+    """Version of the policy that sampled this turn; one request is answered by one adapter."""
+    action_text: str
+    code: str
+    """The code that ran; empty when the turn held no code block."""
+    observation: str
+    """REPL output as the agent saw it, after the cut; empty in the last turn of most episodes."""
+
+
+@dataclass
+class Rollout:
+    """One episode of one task."""
+
+    rollout_id: str
+    group_id: int
+    """Index of the group in the run's schedule; the K rollouts of a group share it."""
+    iteration: int
+    """Training iteration this rollout is for; -1 in evaluation."""
+    task_id: str
+    scenario_id: str
+    difficulty: int
+    instruction: str
+    end_reason: str
+    reward: float
+    """Fraction of the task's unit tests that pass, in [0, 1]."""
+    success: bool
+    """Every unit test passed."""
+    passes: list[str]
+    failures: list[str]
+    turns: list[Turn]
+    started_at: float
+    """Unix time in seconds."""
+    duration_s: float
+    generation_s: float
+    """Seconds spent waiting for the policy."""
+    environment_s: float
+    """Seconds spent waiting for AppWorld, lease and scoring included."""
+
+    @property
+    def num_action_tokens(self) -> int:
+        return sum(len(turn.action_ids) for turn in self.turns)
+
+    @property
+    def num_tokens(self) -> int:
+        return sum(len(turn.context_ids) + len(turn.action_ids) for turn in self.turns)
+
+    @property
+    def policy_versions(self) -> list[int]:
+        """Policy version of each turn."""
+        return [turn.policy_version for turn in self.turns]
+
+    def flatten(self) -> TokenSequence:
+        """The whole episode as one token sequence of length T = num_tokens."""
+        tokens, mask, logprobs, versions = [], [], [], []
+        for turn in self.turns:
+            num_context, num_action = len(turn.context_ids), len(turn.action_ids)
+            tokens += turn.context_ids + turn.action_ids
+            mask += [False] * num_context + [True] * num_action
+            logprobs += [0.0] * num_context + turn.logprobs
+            versions += [-1] * num_context + [turn.policy_version] * num_action
+        return TokenSequence(tokens, mask, logprobs, versions)
+
+
+@dataclass(frozen=True)
+class TokenSequence:
+    """A rollout laid out flat; the four lists have the same length T."""
+
+    token_ids: list[int]
+    action_mask: list[bool]
+    """True where the policy wrote the token; prompts and REPL output are context."""
+    logprobs: list[float]
+    """Behaviour log-probability; 0 at context tokens."""
+    versions: list[int]
+    """Policy version that sampled the token; -1 at context tokens."""
+
+
+@dataclass
+class Group:
+    """The K rollouts of one task that share a baseline."""
+
+    group_id: int
+    iteration: int
+    rollouts: list[Rollout] = field(default_factory=list)
+
+    @property
+    def rewards(self) -> list[float]:
+        return [rollout.reward for rollout in self.rollouts]
+
+
+_TURN = pa.struct(
+    [
+        ("context_ids", pa.list_(pa.int32())),
+        ("action_ids", pa.list_(pa.int32())),
+        ("logprobs", pa.list_(pa.float32())),
+        ("policy_version", pa.int32()),
+        ("action_text", pa.string()),
+        ("code", pa.string()),
+        ("observation", pa.string()),
+    ]
+)
+SCHEMA = pa.schema(
+    [
+        ("rollout_id", pa.string()),
+        ("group_id", pa.int32()),
+        ("iteration", pa.int32()),
+        ("task_id", pa.string()),
+        ("scenario_id", pa.string()),
+        ("difficulty", pa.int32()),
+        ("instruction", pa.string()),
+        ("end_reason", pa.string()),
+        ("reward", pa.float64()),
+        ("success", pa.bool_()),
+        ("passes", pa.list_(pa.string())),
+        ("failures", pa.list_(pa.string())),
+        ("turns", pa.list_(_TURN)),
+        ("started_at", pa.float64()),
+        ("duration_s", pa.float64()),
+        ("generation_s", pa.float64()),
+        ("environment_s", pa.float64()),
+    ],
+    metadata={"loop_rl.schema_version": str(SCHEMA_VERSION)},
+)
+
+
+def write_rollouts(path: Path, rollouts: Iterable[Rollout]) -> None:
+    """Write rollouts to one parquet file, visible under `path` only when complete.
+
+    Raises:
+        OSError: the file could not be written (a full disk, say); nothing is left under `path`.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # A dot in front hides the unfinished file from the *.parquet glob that readers use.
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        # A lone surrogate in REPL output cannot be stored as UTF-8; the tokens are what training uses.
+        rows = [_encodable(asdict(rollout)) for rollout in rollouts]
+        pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), unfinished)
+        os.replace(unfinished, path)
+    except OSError as error:
+        unfinished.unlink(missing_ok=True)
+        raise OSError(error.errno, f"cannot write rollouts: {error.strerror or error}", str(path)) from error
+
+
+def read_rollouts(path: Path) -> list[Rollout]:
+    """Read one parquet file of rollouts.
+
+    Raises:
+        ValueError: the file is truncated, or was written with another schema version.
+    """
+    try:
+        table = pq.read_table(path)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise ValueError(f"{path}: not a readable rollout file: {error}") from error
+    version = (table.schema.metadata or {}).get(b"loop_rl.schema_version", b"none").decode()
+    if version != str(SCHEMA_VERSION):
+        raise ValueError(f"{path}: rollout schema version {version}, this code reads version {SCHEMA_VERSION}")
+    return [Rollout(**(row | {"turns": [Turn(**turn) for turn in row["turns"]]})) for row in table.to_pylist()]
+
+
+def read_group(path: Path) -> Group:
+    """Read the file of one finished group."""
+    rollouts = read_rollouts(path)
+    if not rollouts:
+        raise ValueError(f"{path}: holds no rollouts")
+    return Group(rollouts[0].group_id, rollouts[0].iteration, rollouts)
+
+
+def _encodable(value):
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode("utf-8")
+    if isinstance(value, dict):
+        return {key: _encodable(item) for key, item in value.items()}
+    if isinstance(value, Sequence) and value and not isinstance(value[0], (int, float)):
+        return [_encodable(item) for item in value]
+    return value

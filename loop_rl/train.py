@@ -1,0 +1,135 @@
+"""The training loop: Algorithm 1 of LOOP (arXiv 2502.01600), one iteration after another.
+
+    accelerate launch --num_processes 1 -m loop_rl.train --run-dir runs/tiny
+
+Every rank runs this file. Rollouts come from the run directory, where the sampler (`loop_rl.sampler`) writes them; the
+new policy goes back there. Nothing else connects the two, so either can be killed and started again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+from loop_rl.advantage import keep_informative, leave_one_out
+from loop_rl.checkpoint import latest_checkpoint, load_checkpoint, publish_adapter, save_checkpoint
+from loop_rl.config import Config, ConfigError
+from loop_rl.metrics import MetricsWriter, describe_groups
+from loop_rl.rollout import Group, read_group
+from loop_rl.run_dir import RunDir
+from loop_rl.trainer import Trainer
+
+POLL_S = 0.2
+SAMPLER_SILENCE_S = 300.0
+
+
+def train(run: RunDir, config: Config) -> None:
+    """Train until `trainer.num_iterations` iterations are done, from the newest checkpoint if there is one."""
+    trainer = Trainer(config)
+    first_iteration = resume(trainer, run)
+    metrics = MetricsWriter(run, first_iteration) if trainer.is_main else None
+
+    for iteration in range(first_iteration, config.trainer.num_iterations):
+        # 1. Roll out: K episodes of each task. The sampler does it; here we only wait.
+        started = time.monotonic()
+        groups = wait_for_groups(run, config, iteration, report=trainer.is_main)
+        wait_s = time.monotonic() - started
+
+        # 2. Advantage, and 3. filter.
+        rollouts, advantages = [], []
+        for group in groups:
+            advantages_K = leave_one_out(group.rewards)
+            for k in keep_informative(advantages_K, config.algorithm.min_abs_advantage):
+                rollouts.append(group.rollouts[k])
+                advantages.append(advantages_K[k])
+
+        # 4. Update: N epochs of clipped PPO over shuffled minibatches.
+        started = time.monotonic()
+        if rollouts:
+            on_step = _step_reporter(run, iteration) if trainer.is_main else None
+            update = trainer.train_iteration(rollouts, advantages, iteration, on_step=on_step)
+        else:
+            update = {"num_steps": 0}  # in every group all rollouts scored alike: nothing to learn from
+        train_s = time.monotonic() - started
+
+        # The checkpoint comes before the policy it holds: a version that others have seen can always be resumed from.
+        started = time.monotonic()
+        version = iteration + 1
+        if version % config.trainer.checkpoint_every == 0 or version == config.trainer.num_iterations:
+            save_checkpoint(trainer, run.path, version, keep=config.trainer.keep_checkpoints)
+        publish_adapter(trainer, run.path, version)
+        publish_s = time.monotonic() - started
+
+        if metrics:
+            times = {"time/wait_s": wait_s, "time/train_s": train_s, "time/publish_s": publish_s}
+            policy = {f"policy/{name}": value for name, value in update.items()}
+            metrics.write(iteration, describe_groups(groups, iteration, num_kept=len(rollouts)) | policy | times)
+    if metrics:
+        metrics.close()
+    trainer.close()
+
+
+def resume(trainer: Trainer, run: RunDir) -> int:
+    """Load the newest checkpoint; returns the iteration to do next, 0 for a new run."""
+    checkpoint = latest_checkpoint(run.path)
+    if checkpoint is None:
+        return 0
+    version = load_checkpoint(trainer, checkpoint)
+    publish_adapter(trainer, run.path, version)  # the process may have died between checkpoint and policy
+    return version
+
+
+def wait_for_groups(run: RunDir, config: Config, iteration: int, report: bool) -> list[Group]:
+    """The groups of one iteration, as soon as the sampler has finished all of them.
+
+    Raises:
+        RuntimeError: the sampler gave no sign of life for SAMPLER_SILENCE_S seconds.
+        ValueError: a token is older than `sampler.max_staleness` allows.
+    """
+    size = config.sampler.tasks_per_iteration
+    files = [run.group_file(group_id) for group_id in range(iteration * size, (iteration + 1) * size)]
+    started = time.time()
+    while missing := [file for file in files if not file.exists()]:
+        if report:
+            run.write_status("trainer", phase="waiting", iteration=iteration, done=size - len(missing), total=size)
+        last_sign = max(started, run.read_status("sampler").get("updated_at", 0.0))
+        if time.time() - last_sign > SAMPLER_SILENCE_S:
+            raise RuntimeError(
+                f"no sign of the sampler for {SAMPLER_SILENCE_S:.0f} s while waiting for {missing[0]}; see {run.logs}/sampler.log"
+            )
+        time.sleep(POLL_S)
+    groups = [read_group(file) for file in files]
+    for group in groups:
+        oldest = min((version for r in group.rollouts for version in r.policy_versions), default=iteration)
+        if iteration - oldest > config.sampler.max_staleness:
+            raise ValueError(
+                f"{run.group_file(group.group_id)}: sampled by policy version {oldest}, {iteration - oldest} behind "
+                f"iteration {iteration}; sampler.max_staleness is {config.sampler.max_staleness}"
+            )
+    return groups
+
+
+def _step_reporter(run: RunDir, iteration: int):
+    def on_step(done: int, total: int) -> None:
+        run.write_status("trainer", phase="training", iteration=iteration, done=done, total=total)
+
+    return on_step
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--run-dir", type=Path, required=True, help="run directory with a config.yaml")
+    args = parser.parse_args()
+    try:
+        run = RunDir.open(args.run_dir)
+        train(run, run.config)
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
