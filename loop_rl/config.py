@@ -126,6 +126,8 @@ class TrainerConfig(Section):
     """DeepSpeed ZeRO stage."""
     num_processes: int = Field(1, ge=1)
     """Trainer ranks on each training node (one per GPU)."""
+    collective_timeout_s: float = Field(600.0, gt=0)
+    """Seconds after which a rank that waits for the others gives up; bounds the hang when a node or link dies."""
     checkpoint_every: int = Field(1, ge=1)
     """Iterations between resumable checkpoints; the last iteration always gets one."""
     keep_checkpoints: int = Field(2, ge=1)

@@ -1,0 +1,132 @@
+"""AppWorld as training and evaluation see it: episodes to act in, and their scores.
+
+    async with AppWorldEnvironment(root, python, num_workers=16) as environment:
+        async with environment.episode(task, "my-run", keep_outputs=False) as episode:
+            observation = await episode.execute(code)
+            score = await episode.score()
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Self
+
+from appworld_tasks.pool import Observation, World, WorkerLost, WorkerPool
+from appworld_tasks.scoring import Score, Scorer
+from appworld_tasks.splits import TaskInfo
+
+
+class AppWorldEnvironment:
+    """A worker pool and a scorer on one root. An async context manager; errors on entering as for these two.
+
+    The parameters are those of `WorkerPool`, and `num_scorers`, the number of episodes scored at the same time.
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        python: str | Path,
+        num_workers: int,
+        *,
+        num_scorers: int = 1,
+        execute_timeout_s: float = 30.0,
+        recycle_after: int = 100,
+        max_output_chars: int = 200_000,
+    ) -> None:
+        self.pool = WorkerPool(
+            root,
+            python,
+            num_workers,
+            execute_timeout_s=execute_timeout_s,
+            recycle_after=recycle_after,
+            max_output_chars=max_output_chars,
+        )
+        self.scorer = Scorer(root, python, num_processes=num_scorers)
+        self._open: set[Path] = set()
+
+    async def __aenter__(self) -> Self:
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(self.pool)
+            await stack.enter_async_context(self.scorer)
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(self, *exception: object) -> None:
+        await self._stack.aclose()
+
+    @asynccontextmanager
+    async def episode(self, task: TaskInfo, experiment_name: str, keep_outputs: bool) -> AsyncIterator[Episode]:
+        """A fresh world of a task; waits for a free worker.
+
+        experiment_name: one name may serve many tasks at the same time, but each task once: ValueError otherwise, and
+            for a name that cannot be one.
+        keep_outputs: keep what AppWorld has saved, so that `appworld evaluate <experiment_name> <split> --root <root>`
+            finds it once every task of the split is there; otherwise delete it in the end.
+
+        Raises WorkerLost when the world cannot be opened.
+        """
+        if not re.fullmatch(r"\w[\w.+-]*", experiment_name) or "memory" in experiment_name:
+            raise ValueError(
+                f"bad experiment name {experiment_name!r}: use letters, digits and . + - _, without the word 'memory'"
+            )
+        outputs = self.pool.worker_root / "experiments" / "outputs" / experiment_name / "tasks" / task.task_id
+        if outputs in self._open:
+            raise ValueError(f"task {task.task_id} is open in experiment {experiment_name!r} already; use another name")
+        self._open.add(outputs)
+        try:
+            async with self.pool.world(task.task_id, experiment_name) as world:
+                yield Episode(self, task, experiment_name, keep_outputs, world)
+        finally:
+            self._open.discard(outputs)
+            if not keep_outputs:
+                await asyncio.to_thread(_delete, outputs)
+
+    def metrics(self) -> dict[str, float]:
+        """See `WorkerPool.metrics`."""
+        return self.pool.metrics()
+
+
+class Episode:
+    """One world, from the first piece of code to the score."""
+
+    def __init__(
+        self, environment: AppWorldEnvironment, task: TaskInfo, experiment_name: str, keep_outputs: bool, world: World
+    ) -> None:
+        self.task = task
+        self._environment = environment
+        self._experiment_name = experiment_name
+        self._keep_outputs = keep_outputs
+        self._world = world
+
+    async def execute(self, code: str) -> Observation:
+        """Run code in the world's session. Raises WorkerLost when the world is gone; then only `score` is left."""
+        return await self._world.execute(code)
+
+    async def score(self) -> Score:
+        """Close the world, freeing its worker, and score what it saved; a lost world scores 0. Raises ScoringError."""
+        try:
+            await self._world.close()
+        except WorkerLost as lost:
+            if self._keep_outputs:
+                await self._save_untouched_world()
+            return Score(reward=0.0, success=False, passes=(), failures=(f"worker lost: {lost}",))
+        return await self._environment.scorer.score(self.task.task_id, self._experiment_name)
+
+    async def _save_untouched_world(self) -> None:
+        """Replace what a lost world has left behind, so that `appworld evaluate` finds no success there either."""
+        async with self._environment.pool.world(self.task.task_id, self._experiment_name):
+            pass
+
+
+def _delete(outputs: Path) -> None:
+    """Delete a task's outputs, and the experiment's folders when these were the last."""
+    shutil.rmtree(outputs, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        outputs.parent.rmdir()
+        outputs.parent.parent.rmdir()

@@ -1,0 +1,134 @@
+"""Checkpoints to resume from and policy versions to sample from, each published by one atomic rename.
+
+    checkpoints/step-000012/   state after 12 iterations, the one that policy version 12 shows the world
+        engine/                DeepSpeed: adapter, float32 master weights, optimiser; the frozen base is left out
+        rng-rank-000.pt        random generators of each rank
+        state.json             version, number of ranks, ZeRO stage
+    policy/v000012/            the adapter of that version
+
+The checkpoint comes first, then the policy: a version that others have seen can always be resumed from, and a policy
+that a crash kept back is published on resuming. The rename protects against processes that die, not against a power cut.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+from loop_rl.config import ConfigError
+from loop_rl.trainer import Trainer
+
+
+def save_checkpoint(trainer: Trainer, run_dir: Path, version: int, keep: int) -> Path:
+    """Write checkpoints/step-<version>, then delete all but the `keep` newest. Every rank must call it.
+
+    Returns:
+        The published folder; it appears whole or not at all.
+    """
+    final = _checkpoint_folder(run_dir, version)
+    unfinished = _unfinished(final)
+    if trainer.is_main:
+        _remove_leftovers(final.parent)
+        unfinished.mkdir(parents=True)
+    dist.barrier()
+    trainer.engine.save_checkpoint(str(unfinished), tag="engine", save_latest=False, exclude_frozen_parameters=True)
+    torch.save(_rng_state(), unfinished / f"rng-rank-{trainer.rank:03d}.pt")
+    if trainer.is_main:
+        state = {"version": version, "num_ranks": trainer.num_ranks, "zero_stage": trainer.config.trainer.zero_stage}
+        (unfinished / "state.json").write_text(json.dumps(state))
+    dist.barrier()  # DeepSpeed returns on one rank while others still write
+    if trainer.is_main:
+        os.replace(unfinished, final)
+        for outdated in _checkpoints(run_dir)[:-keep]:
+            shutil.rmtree(outdated)
+    dist.barrier()
+    return final
+
+
+def latest_checkpoint(run_dir: Path) -> Path | None:
+    """The newest complete checkpoint, None when there is none."""
+    return (_checkpoints(run_dir) or [None])[-1]
+
+
+def load_checkpoint(trainer: Trainer, folder: Path) -> int:
+    """Put weights, optimiser and random generators back; training goes on bit by bit as if never interrupted.
+
+    Returns:
+        The policy version, which is the number of iterations done and the index of the next one.
+
+    Raises:
+        ConfigError: saved with another number of ranks or another ZeRO stage.
+    """
+    state = json.loads((folder / "state.json").read_text())
+    ours = {"num_ranks": trainer.num_ranks, "zero_stage": trainer.config.trainer.zero_stage}
+    for name, value in ours.items():
+        if state[name] != value:
+            raise ConfigError(f"{folder}: saved with {name}={state[name]}, cannot be resumed with {name}={value}")
+    trainer.engine.load_checkpoint(str(folder), tag="engine", load_module_strict=False)
+    # weights_only=False: a file of our own, with Python's and numpy's generator states.
+    _set_rng_state(torch.load(folder / f"rng-rank-{trainer.rank:03d}.pt", weights_only=False))
+    return state["version"]
+
+
+def publish_adapter(trainer: Trainer, run_dir: Path, version: int) -> Path:
+    """Publish the trainer's adapter as policy/v<version>, whole or not at all. Every rank must call it.
+
+    A version that is already there stays untouched: servers may have loaded it and rollouts name it. It can be there
+    only because a crash made this process repeat the iteration on the same rollouts.
+
+    Returns:
+        The published folder.
+    """
+    final = run_dir / "policy" / f"v{version:06d}"
+    unfinished = _unfinished(final)
+    if trainer.is_main:
+        _remove_leftovers(final.parent)
+    trainer.save_adapter(unfinished)
+    # Rank 0 alone looks: on a shared file system another node may see an older state of the folder.
+    if trainer.is_main:
+        if final.exists():
+            shutil.rmtree(unfinished)
+        else:
+            os.replace(unfinished, final)
+    dist.barrier()
+    return final
+
+
+def _checkpoint_folder(run_dir: Path, version: int) -> Path:
+    return run_dir / "checkpoints" / f"step-{version:06d}"
+
+
+def _checkpoints(run_dir: Path) -> list[Path]:
+    """Complete checkpoints, oldest first."""
+    return sorted(path for path in (run_dir / "checkpoints").glob("step-*") if re.fullmatch(r"step-\d{6}", path.name))
+
+
+def _unfinished(final: Path) -> Path:
+    return final.with_name(f".{final.name}.unfinished")
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Delete what an earlier process did not live to finish."""
+    for leftover in folder.glob(".*.unfinished"):
+        shutil.rmtree(leftover)
+
+
+def _rng_state() -> dict:
+    cuda = torch.cuda.get_rng_state() if torch.cuda.is_available() else None
+    return {"python": random.getstate(), "numpy": np.random.get_state(), "torch": torch.get_rng_state(), "cuda": cuda}
+
+
+def _set_rng_state(state: dict) -> None:
+    random.setstate(state["python"])
+    np.random.set_state(state["numpy"])
+    torch.set_rng_state(state["torch"])
+    if state["cuda"] is not None:
+        torch.cuda.set_rng_state(state["cuda"])

@@ -1,0 +1,100 @@
+"""The clipped surrogate objective of LOOP with one importance ratio per token; pure functions on tensors.
+
+Shapes: N is the number of action tokens of a micro-batch, all its rollouts one after another. Context tokens never get
+here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Surrogate:
+    """Per-token terms of the objective."""
+
+    objective_N: Tensor
+    """min(r A, clip(r, 1 - eps, 1 + eps) A); carries the gradient."""
+    log_ratio_N: Tensor
+    """log r = log pi_theta - log pi_behaviour, detached."""
+    clipped_N: Tensor
+    """True where the clipped term is the smaller one, so the token gives no gradient."""
+
+
+def clipped_surrogate(logprobs_N: Tensor, behaviour_logprobs_N: Tensor, advantages_N: Tensor, clip_epsilon: float) -> Surrogate:
+    """min(r_t A, clip(r_t, 1-eps, 1+eps) A) with r_t = exp(log pi_theta - log pi_behaviour).
+
+    PPO, arXiv 1707.06347, equation 7, with the episode's advantage at each of its tokens, as in LOOP, arXiv 2502.01600,
+    Algorithm 1.
+
+    Args:
+        logprobs_N: log-probabilities under the policy being trained, float32, with gradient.
+        behaviour_logprobs_N: log-probabilities the tokens were sampled with, float32.
+        advantages_N: advantage of the rollout each token belongs to, float32.
+        clip_epsilon: half-width of the range in which the ratio counts.
+    """
+    log_ratio_N = logprobs_N - behaviour_logprobs_N
+    ratio_N = log_ratio_N.exp()
+    clipped_ratio_N = ratio_N.clamp(1 - clip_epsilon, 1 + clip_epsilon)
+    free_N, bounded_N = ratio_N * advantages_N, clipped_ratio_N * advantages_N
+    return Surrogate(torch.minimum(free_N, bounded_N), log_ratio_N.detach(), (bounded_N < free_N).detach())
+
+
+def policy_loss(objective_N: Tensor, weights_N: Tensor) -> Tensor:
+    """Minus the objective's mean over rollouts of its mean over a rollout's action tokens.
+
+    weights_N holds 1 / (num_rollouts * |a|), with num_rollouts that of the whole minibatch and |a| the action tokens of
+    the token's own rollout. A minibatch may so be cut into any parts: their losses add up to the minibatch's loss.
+    """
+    return -(weights_N * objective_N).sum()
+
+
+@dataclass
+class TokenStats:
+    """Sums over action tokens, so that micro-batches and ranks combine exactly whatever their sizes."""
+
+    num_tokens: float = 0.0
+    ratio: float = 0.0
+    clipped: float = 0.0
+    kl: float = 0.0
+    entropy: float = 0.0
+    ratio_max: float = 0.0
+
+    @classmethod
+    def of(cls, surrogate: Surrogate, entropies_N: Tensor) -> TokenStats:
+        log_ratio_N = surrogate.log_ratio_N.double()
+        ratio_N = log_ratio_N.exp()
+        # k3 estimator of KL(behaviour || theta), unbiased and never negative: Schulman, "Approximating KL divergence"
+        # (2020, joschu.net/blog/kl-approx.html), (r - 1) - log r for samples of the behaviour policy.
+        kl_N = ratio_N - 1 - log_ratio_N
+        return cls(
+            num_tokens=float(ratio_N.numel()),
+            ratio=ratio_N.sum().item(),
+            clipped=float(surrogate.clipped_N.sum().item()),
+            kl=kl_N.sum().item(),
+            entropy=entropies_N.double().sum().item(),
+            ratio_max=ratio_N.max().item(),
+        )
+
+    def __add__(self, other: TokenStats) -> TokenStats:
+        return TokenStats(
+            self.num_tokens + other.num_tokens,
+            self.ratio + other.ratio,
+            self.clipped + other.clipped,
+            self.kl + other.kl,
+            self.entropy + other.entropy,
+            max(self.ratio_max, other.ratio_max),
+        )
+
+    def means(self) -> dict[str, float]:
+        """The figures to log. Entropy in nats."""
+        return {
+            "ratio_mean": self.ratio / self.num_tokens,
+            "ratio_max": self.ratio_max,
+            "clip_share": self.clipped / self.num_tokens,
+            "approx_kl": self.kl / self.num_tokens,
+            "entropy": self.entropy / self.num_tokens,
+        }

@@ -1,0 +1,27 @@
+"""Everything that can be wrong with the input is found here, before any process starts."""
+
+from __future__ import annotations
+
+from appworld_tasks.roots import RootError, check_python, check_root
+from appworld_tasks.splits import SplitError, load_split, training_tasks
+from loop_rl.chat import Chat, ChatError
+from loop_rl.config import Config, ConfigError
+
+
+def check_inputs(config: Config) -> None:
+    """Check AppWorld, the tasks and the model.
+
+    Raises:
+        ConfigError: one line that names what is missing and how to get it.
+    """
+    try:
+        check_python(config.tasks.python)
+        check_root(config.tasks.root)
+        training_tasks(config.tasks.root, config.tasks.train_split, config.tasks.difficulties)
+        load_split(config.tasks.root, config.evaluation.split)
+    except (RootError, SplitError) as error:
+        raise ConfigError(str(error)) from error
+    try:
+        Chat.from_pretrained(config.model.path, config.agent)
+    except ChatError as error:
+        raise ConfigError(str(error)) from error

@@ -1,0 +1,141 @@
+"""One stock vLLM server as a child process: started, awaited, ended without leftovers.
+
+GPU and CPU differ only in what is noted below. Nothing of vLLM is patched; each policy version is a LoRA adapter that
+`loop_rl.policy` loads by name while the server runs.
+"""
+
+from __future__ import annotations
+
+import http.client
+import os
+import signal
+import socket
+import sys
+import time
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+
+from loop_rl.config import Config
+from loop_rl.processes import ManagedProcess
+
+BASE_MODEL = "base"
+"""Name under which a server answers with the untouched base model, policy version 0."""
+_HOST = "127.0.0.1"
+_POLL_S = 0.1
+_STOP_TIMEOUT_S = 5.0
+
+
+class ServerFailed(RuntimeError):
+    """A vLLM server ended before it answered, or never answered; the message holds the last lines of its log."""
+
+
+class VllmServer:
+    """Replica `index` of the run's vLLM servers, on this node. Output goes to `log`."""
+
+    process: ManagedProcess
+    """Set by `start`."""
+
+    def __init__(self, config: Config, index: int, log: Path) -> None:
+        self._config = config
+        self._index = index
+        self._log = log
+        self.port = config.server.port + index if config.server.port else _free_port()
+
+    @property
+    def url(self) -> str:
+        return f"http://{_HOST}:{self.port}"
+
+    def start(self) -> None:
+        """Start the process; it answers only later, see `wait_until_ready`."""
+        self.process = ManagedProcess(f"vllm-{self._index}", self.command(), self._log, self.environment())
+
+    def wait_until_ready(self) -> None:
+        """Return when the server answers.
+
+        Raises:
+            ServerFailed: it ended, or did not answer within `server.start_timeout_s` seconds.
+        """
+        deadline = time.monotonic() + self._config.server.start_timeout_s
+        while not self._answers():
+            if (status := self.process.poll()) is not None:
+                raise ServerFailed(f"vLLM ended with exit status {status}; last lines of {self._log}:\n{self.process.log_tail()}")
+            if time.monotonic() > deadline:
+                raise ServerFailed(
+                    f"vLLM did not answer within {self._config.server.start_timeout_s:.0f} s "
+                    f"(server.start_timeout_s); last lines of {self._log}:\n{self.process.log_tail()}"
+                )
+            time.sleep(_POLL_S)
+
+    def stop(self) -> None:
+        """End the server and all its children; harmless when it has not been started or has ended."""
+        if hasattr(self, "process"):
+            self.process.request_stop(signal.SIGINT)
+            self.process.wait(_STOP_TIMEOUT_S)
+            self.process.kill_session()
+
+    def command(self) -> list[str]:
+        config = self._config
+        arguments = {
+            "--model": config.model.path,
+            "--served-model-name": BASE_MODEL,
+            "--host": _HOST,
+            "--port": self.port,
+            "--dtype": config.model.dtype,
+            "--seed": config.seed,
+            "--tensor-parallel-size": config.server.tensor_parallel_size,
+            "--max-model-len": config.agent.max_context_tokens,
+            # The log-probabilities asked for are those of the distribution that was sampled from.
+            "--logprobs-mode": "processed_logprobs",
+            # Sampling is what the request says, not what the model's generation_config.json adds to it.
+            "--generation-config": "vllm",
+            "--max-lora-rank": config.model.lora.rank,
+            # Requests in flight are answered by the newest version and, around a change, by the one before.
+            "--max-loras": 2,
+        }
+        flags = ["--enable-lora", "--disable-uvicorn-access-log"]
+        # Not the `vllm` command: the CPU build's distribution has another name, and the command fails to find it.
+        module = [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
+        options = [str(part) for pair in arguments.items() for part in pair]
+        return [*module, *options, *flags, *config.server.args]
+
+    def environment(self) -> dict[str, str]:
+        """Variables on top of this process's own."""
+        variables = {
+            "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True",
+            "VLLM_NO_USAGE_STATS": "1",
+        }
+        if Path(self._config.model.path).exists():
+            variables["HF_HUB_OFFLINE"] = "1"
+        if is_cpu_build():
+            # More threads are slower at the sizes that a CPU serves, and pinned ones fight with the trainer's.
+            variables |= {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": "1"}
+        elif self._config.server.replicas > 1 and "CUDA_VISIBLE_DEVICES" not in os.environ:
+            size = self._config.server.tensor_parallel_size
+            first = self._index * size
+            variables["CUDA_VISIBLE_DEVICES"] = ",".join(str(device) for device in range(first, first + size))
+        return variables
+
+    def _answers(self) -> bool:
+        connection = http.client.HTTPConnection(_HOST, self.port, timeout=2)
+        try:
+            connection.request("GET", "/health")
+            return connection.getresponse().status == 200
+        except OSError:
+            return False
+        finally:
+            connection.close()
+
+
+def is_cpu_build() -> bool:
+    """Whether the installed vLLM is the CPU build; found without the seconds that importing it takes."""
+    try:
+        distribution("vllm-cpu")
+    except PackageNotFoundError:
+        return False
+    return True
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((_HOST, 0))
+        return probe.getsockname()[1]

@@ -1,0 +1,314 @@
+"""The update of LOOP's Algorithm 1 on any number of ranks: Accelerate, DeepSpeed ZeRO, LoRA, one copy of the LLM.
+
+Shapes: B rollouts of a micro-batch, T tokens, N action tokens, H hidden size.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import math
+import os
+import random
+import time
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+if not torch.cuda.is_available():
+    os.environ.setdefault("DS_ACCELERATOR", "cpu")  # read when deepspeed is imported
+
+import deepspeed
+from accelerate import Accelerator
+from accelerate.utils import DeepSpeedPlugin, InitProcessGroupKwargs
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
+from safetensors.torch import save_file
+from transformers import AutoModelForCausalLM
+
+from loop_rl.batching import Sample, collate, plan_microbatches, shuffled_minibatches
+from loop_rl.config import Config
+from loop_rl.logprobs import LogprobHead
+from loop_rl.loss import TokenStats, clipped_surrogate, policy_loss
+from loop_rl.rollout import Rollout
+
+# An op that speeds up CPU collectives; it would be compiled for half a minute at the first start.
+deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+
+
+class PolicyModel(nn.Module):
+    """The LLM with its adapter, from tokens to log-probabilities.
+
+    Everything that touches a parameter happens in this one forward, so that ZeRO-3 gathers it.
+    """
+
+    def __init__(self, peft_model: PeftModel, temperature: float, chunk_tokens: int):
+        super().__init__()
+        self.peft_model = peft_model
+        self.head = LogprobHead(peft_model.get_output_embeddings(), temperature, chunk_tokens)
+
+    def forward(self, input_ids_BT: Tensor, rows_N: Tensor, positions_N: Tensor, targets_N: Tensor) -> tuple[Tensor, Tensor]:
+        """Float32 log-probabilities and entropies (nats) of targets_N, predicted at (rows_N, positions_N)."""
+        decoder = self.peft_model.get_base_model().base_model  # without the output head
+        hidden_BTH = decoder(input_ids=input_ids_BT, use_cache=False).last_hidden_state
+        return self.head(hidden_BTH[rows_N, positions_N], targets_N)
+
+
+class Trainer:
+    """Holds the LLM, its adapter and the optimiser; every rank makes one and calls the same methods in the same order.
+
+    Policy version v is the policy after v iterations: iteration i starts from version i and makes version i + 1.
+    Version 0 is the untouched base model, because a fresh adapter adds zero.
+
+    Raises:
+        OSError: config.model.path holds no model.
+    """
+
+    def __init__(self, config: Config):
+        self.config = config
+        self.accelerator = _make_accelerator(config)
+        policy = PolicyModel(_load_model(config, self.accelerator.device), config.agent.temperature, config.trainer.logprob_chunk_tokens)
+        policy.train()  # activation checkpointing is skipped in eval mode; there is no dropout to switch on
+        trainable = [parameter for parameter in policy.parameters() if parameter.requires_grad]
+        optimizer = torch.optim.AdamW(trainable, lr=config.trainer.learning_rate, weight_decay=config.trainer.weight_decay)
+        self.engine, _ = self.accelerator.prepare(policy, optimizer)
+        _limit_collectives(timedelta(seconds=config.trainer.collective_timeout_s))
+
+    @property
+    def rank(self) -> int:
+        return self.accelerator.process_index
+
+    @property
+    def num_ranks(self) -> int:
+        return self.accelerator.num_processes
+
+    @property
+    def is_main(self) -> bool:
+        """True on the one rank that writes files and talks to the user."""
+        return self.accelerator.is_main_process
+
+    @property
+    def peft_model(self) -> PeftModel:
+        return self.engine.module.peft_model
+
+    def train_iteration(
+        self,
+        rollouts: Sequence[Rollout],
+        advantages: Sequence[float],
+        iteration: int,
+        on_step: Callable[[int, int], None] | None = None,
+    ) -> dict[str, float]:
+        """Update the policy: `algorithm.epochs` passes over shuffled minibatches, one optimiser step each.
+
+        Args:
+            rollouts: the rollouts that survived the filter; the same list on every rank. Those without any action
+                token are left out, they have no objective.
+            advantages: one for each rollout.
+            iteration: counts from 0; seeds the shuffle and is the policy version the iteration starts from.
+            on_step: called after each optimiser step with the steps done and the steps of the iteration.
+
+        Returns:
+            loss, ratio_mean, ratio_max, clip_share, approx_kl, entropy (nats): over all epochs.
+            grad_norm, grad_norm_max: mean and largest global gradient norm of the steps, before clipping.
+            num_steps, num_rollouts, num_tokens, num_action_tokens: of the iteration, each epoch counted.
+            tokens_per_s: num_tokens per second over all ranks.
+            logprob_diff_mean, logprob_diff_max, logprob_diff_tokens: |trainer - sampler| log-probability over the
+                tokens of the first minibatch that the iteration's own policy version sampled, before the first update;
+                zero but for arithmetic when both run the same model. Absent when there is no such token.
+
+        Raises:
+            ValueError: no rollout with an action token.
+            RuntimeError: a gradient is not finite.
+        """
+        assert len(rollouts) == len(advantages)
+        samples = [Sample(r.flatten(), a) for r, a in zip(rollouts, advantages, strict=True) if r.num_action_tokens]
+        if not samples:
+            raise ValueError(f"iteration {iteration}: no rollout to train on; skip the iteration")
+        started = time.monotonic()
+        minibatches = [
+            [samples[index] for index in minibatch]
+            for epoch in range(self.config.algorithm.epochs)
+            for minibatch in shuffled_minibatches(
+                len(samples), self.config.trainer.minibatch_rollouts, self.config.seed, iteration, epoch
+            )
+        ]
+        totals = _Totals()
+        grad_norms = []
+        for step, minibatch in enumerate(minibatches):
+            grad_norms.append(self._step(minibatch, totals, mismatch_version=iteration if step == 0 else None))
+            if not math.isfinite(grad_norms[-1]):
+                raise RuntimeError(f"iteration {iteration}, step {step}: gradient norm {grad_norms[-1]}; nothing of it was saved")
+            if on_step:
+                on_step(step + 1, len(minibatches))
+        totals = self._over_ranks(totals)
+        seconds = time.monotonic() - started
+        num_tokens = sum(sample.num_tokens for minibatch in minibatches for sample in minibatch)
+        num_rollouts = sum(len(minibatch) for minibatch in minibatches)
+        metrics = totals.tokens.means() | {
+            "loss": totals.loss / num_rollouts,
+            "grad_norm": sum(grad_norms) / len(grad_norms),
+            "grad_norm_max": max(grad_norms),
+            "num_steps": len(minibatches),
+            "num_rollouts": num_rollouts,
+            "num_tokens": num_tokens,
+            "num_action_tokens": totals.tokens.num_tokens,
+            "tokens_per_s": num_tokens / seconds,
+        }
+        if totals.mismatch_tokens:
+            metrics |= {
+                "logprob_diff_mean": totals.mismatch_sum / totals.mismatch_tokens,
+                "logprob_diff_max": totals.mismatch_max,
+                "logprob_diff_tokens": totals.mismatch_tokens,
+            }
+        return metrics
+
+    def _step(self, minibatch: list[Sample], totals: _Totals, mismatch_version: int | None) -> float:
+        """One optimiser step on the mean over the minibatch; returns the global gradient norm before clipping."""
+        plan = plan_microbatches(
+            [sample.num_tokens for sample in minibatch], self.num_ranks, self.config.trainer.max_tokens_per_microbatch
+        )[self.rank]
+        for i, indices in enumerate(plan):
+            batch = collate([minibatch[index] for index in indices], num_rollouts=len(minibatch)).to(self.accelerator.device)
+            self.engine.set_gradient_accumulation_boundary(i == len(plan) - 1)
+            logprobs_N, entropies_N = self.engine(batch.input_ids_BT, batch.rows_N, batch.positions_N, batch.targets_N)
+            surrogate = clipped_surrogate(
+                logprobs_N, batch.behaviour_logprobs_N, batch.advantages_N, self.config.algorithm.clip_epsilon
+            )
+            loss = policy_loss(surrogate.objective_N, batch.weights_N)
+            # DeepSpeed sums gradients over micro-batches and averages them over ranks. The weights already divide by
+            # the minibatch's rollouts over all ranks, so the average is turned back into a sum.
+            self.engine.backward(loss * self.num_ranks)
+            if indices:  # a dummy counts nowhere
+                totals.add(loss.item() * len(minibatch), TokenStats.of(surrogate, entropies_N))
+                if mismatch_version is not None:
+                    totals.add_mismatch(surrogate.log_ratio_N[batch.versions_N == mismatch_version])
+        self.engine.step()
+        return float(self.engine.get_global_grad_norm())
+
+    def _over_ranks(self, totals: _Totals) -> _Totals:
+        """Totals of all ranks together, the same on each."""
+        gathered: list[_Totals] = [totals] * self.num_ranks
+        dist.all_gather_object(gathered, totals)
+        return sum(gathered[1:], gathered[0])
+
+    def save_adapter(self, folder: Path) -> None:
+        """Write the adapter as PEFT does (adapter_model.safetensors, adapter_config.json), in the compute dtype.
+
+        Every rank must call it; rank 0 writes. The same weights give the same bytes.
+        """
+        adapter = {name: p for name, p in self.peft_model.named_parameters() if p.requires_grad}
+        # Under ZeRO-3 each rank holds a piece of every parameter.
+        gather = deepspeed.zero.GatheredParameters(list(adapter.values())) if self.config.trainer.zero_stage == 3 else nullcontext()
+        with gather:
+            weights = {name: p.detach().cpu().clone() for name, p in adapter.items()} if self.is_main else {}
+        if not self.is_main:
+            return
+        folder.mkdir(parents=True, exist_ok=True)
+        weights = get_peft_model_state_dict(self.peft_model, weights, save_embedding_layers=False)
+        save_file(weights, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+        peft_config = copy.deepcopy(self.peft_model.peft_config["default"])
+        peft_config.inference_mode = True
+        peft_config.target_modules = sorted(peft_config.target_modules)  # a set, in another order in each process
+        peft_config.save_pretrained(str(folder))
+
+    def close(self) -> None:
+        """Leave the process group; the trainer is of no use afterwards."""
+        # Without a barrier as the last collective, gloo may still be freeing an earlier one when Python finalises,
+        # which now and then ends the process with SIGABRT.
+        dist.barrier()
+        dist.destroy_process_group()
+
+
+@dataclass
+class _Totals:
+    """Sums over the micro-batches of an iteration."""
+
+    loss: float = 0.0
+    """Sum over rollouts."""
+    tokens: TokenStats = field(default_factory=TokenStats)
+    mismatch_sum: float = 0.0
+    mismatch_max: float = 0.0
+    mismatch_tokens: int = 0
+
+    def add(self, loss: float, tokens: TokenStats) -> None:
+        self.loss += loss
+        self.tokens += tokens
+
+    def add_mismatch(self, log_ratio_M: Tensor) -> None:
+        """log_ratio_M: trainer minus sampler log-probability of the M tokens sampled from the very same policy."""
+        if log_ratio_M.numel():
+            self.mismatch_sum += log_ratio_M.abs().sum().item()
+            self.mismatch_max = max(self.mismatch_max, log_ratio_M.abs().max().item())
+            self.mismatch_tokens += log_ratio_M.numel()
+
+    def __add__(self, other: _Totals) -> _Totals:
+        return _Totals(
+            self.loss + other.loss,
+            self.tokens + other.tokens,
+            self.mismatch_sum + other.mismatch_sum,
+            max(self.mismatch_max, other.mismatch_max),
+            self.mismatch_tokens + other.mismatch_tokens,
+        )
+
+
+def _make_accelerator(config: Config) -> Accelerator:
+    trainer = config.trainer
+    bf16 = config.model.dtype == "bfloat16"
+    plugin = DeepSpeedPlugin(
+        hf_ds_config={
+            "train_micro_batch_size_per_gpu": 1,  # required, and without effect: micro-batches are made here
+            "gradient_accumulation_steps": 1,  # likewise; see set_gradient_accumulation_boundary
+            "gradient_clipping": trainer.max_grad_norm,
+            "bf16": {"enabled": bf16},
+            "data_types": {"grad_accum_dtype": "fp32"},
+            "zero_optimization": {"stage": trainer.zero_stage},
+            "zero_allow_untested_optimizer": True,  # torch's AdamW: unlike DeepSpeed's it resumes bit by bit
+            "zero_force_ds_cpu_optimizer": False,
+            "steps_per_print": 1_000_000_000,
+        }
+    )
+    backend = "nccl" if torch.cuda.is_available() else "gloo"
+    return Accelerator(
+        mixed_precision="bf16" if bf16 else "no",
+        deepspeed_plugin=plugin,
+        # With the backend left to Accelerate, every CPU rank would believe to be alone.
+        kwargs_handlers=[InitProcessGroupKwargs(backend=backend)],
+    )
+
+
+def _load_model(config: Config, device: torch.device) -> PeftModel:
+    """The frozen base model in the compute dtype with a fresh adapter, seeded alike on every rank."""
+    # Under ZeRO-3 the Accelerator made above has told transformers to load each weight in pieces, straight to where
+    # it belongs; otherwise every rank loads the whole model to its own device.
+    placement = {} if config.trainer.zero_stage == 3 else {"device_map": {"": device}}
+    base = AutoModelForCausalLM.from_pretrained(
+        config.model.path, dtype=getattr(torch, config.model.dtype), attn_implementation="sdpa", **placement
+    )
+    lora = LoraConfig(
+        r=config.model.lora.rank,
+        lora_alpha=config.model.lora.alpha,
+        target_modules="all-linear",
+        lora_dropout=0.0,
+        task_type="CAUSAL_LM",
+    )
+    random.seed(config.seed)
+    np.random.seed(config.seed)
+    torch.manual_seed(config.seed)
+    # DeepSpeed keeps the adapter's float32 master weights; peft must not make float32 ones of its own.
+    model = get_peft_model(base, lora, autocast_adapter_dtype=False)
+    if config.trainer.activation_checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    return model
+
+
+def _limit_collectives(limit: timedelta) -> None:
+    """End the process when a peer stops answering. DeepSpeed's own group takes no timeout from anyone."""
+    for group in list(dist.distributed_c10d._world.pg_map):
+        dist.distributed_c10d._set_pg_timeout(limit, group)

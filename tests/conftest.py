@@ -1,0 +1,37 @@
+"""Fixtures shared by all tests."""
+
+from __future__ import annotations
+
+import fcntl
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+REPO = Path(__file__).resolve().parent.parent
+TEST_PACK = ["--seed", "0", "--people", "12", "--train-scenarios", "4", "--dev-scenarios", "2"]
+TEST_PACK += ["--test-normal-scenarios", "2", "--test-challenge-scenarios", "1"]
+
+
+@pytest.fixture(scope="session")
+def appworld_python() -> Path:
+    """The interpreter of AppWorld's virtual environment."""
+    python = REPO / ".venv-appworld" / "bin" / "python"
+    if not python.exists():
+        pytest.fail("needs AppWorld: run `make setup`")
+    return python
+
+
+@pytest.fixture(scope="session")
+def appworld_root(appworld_python: Path) -> Path:
+    """A full root with a small built-in pack: 4 train, 2 dev, 2 test_normal and 1 test_challenge scenarios."""
+    root = REPO / ".appworld" / "test-pack"
+    root.mkdir(parents=True, exist_ok=True)
+    with open(root.with_suffix(".lock"), "w") as lock:  # several test processes may want it at once
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        command = [appworld_python, "-m", "appworld_tasks.builtin", "generate", "--root", root, *TEST_PACK]
+        if subprocess.run(command, cwd=REPO, capture_output=True).returncode != 0:
+            shutil.rmtree(root / "data", ignore_errors=True)  # made by another version of the generator
+            subprocess.run(command, cwd=REPO, check=True, stdout=subprocess.DEVNULL)
+    return root
