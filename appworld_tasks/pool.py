@@ -25,7 +25,7 @@ from appworld_tasks.roots import prepare_worker_root
 __all__ = ["EngineError", "Observation", "World", "WorkerLost", "WorkerPool"]
 
 NUM_OPEN_ATTEMPTS = 3
-KILL_GRACE_S = 2.0
+KILL_GRACE_S = 5.0  # for AppWorld to interrupt the code and save, on a busy machine
 CLOSE_TIMEOUT_S = 30.0
 MAX_INTERACTIONS = 1000  # AppWorld's own default; whoever runs the episode counts turns himself
 RANDOM_SEED = 100  # AppWorld's own default: access tokens are the same in every run of a task

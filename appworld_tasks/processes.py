@@ -134,7 +134,7 @@ class ForkServer:
             )
         try:
             async with asyncio.timeout(START_TIMEOUT_S):
-                line = await self._reader.readline()
+                line = await self._next_line()
         except TimeoutError:
             line = b""
         except asyncio.CancelledError:
@@ -154,7 +154,7 @@ class ForkServer:
 
     async def _listen(self) -> None:
         """Hand the server's events to those who wait for them, until it is gone."""
-        while line := await self._reader.readline():
+        while line := await self._next_line():
             event = json.loads(line)
             process = self._processes.get(event["id"])
             if process is None:
@@ -177,6 +177,12 @@ class ForkServer:
                     os.killpg(process.pid.result(), signal.SIGKILL)
             process.exited.set_result(WorkerLost("crashed", "the fork server died"))
         self._processes.clear()
+
+    async def _next_line(self) -> bytes:
+        try:
+            return await self._reader.readline()
+        except ConnectionError:
+            return b""
 
     def _send(self, command: str, process: ForkedProcess, *descriptors: int) -> None:
         message = json.dumps({"command": command, "id": process.id}).encode() + b"\n"
@@ -229,7 +235,7 @@ class ForkServer:
         """End the server and everything below it, within EXIT_TIMEOUT_S."""
         self.dead = True
         with contextlib.suppress(OSError):
-            self._sender.shutdown(socket.SHUT_RDWR)  # from here on it ends by itself, whatever happens to this process
+            self._sender.shutdown(socket.SHUT_WR)  # from here on it ends by itself, whatever happens to this process
         try:
             async with asyncio.timeout(EXIT_TIMEOUT_S):
                 await self._process.wait()

@@ -12,6 +12,7 @@ run that was stopped, in whatever phase.
 from __future__ import annotations
 
 import argparse
+import json
 import signal
 import subprocess
 import sys
@@ -27,7 +28,7 @@ from loop_rl.preflight import check_inputs
 from loop_rl.processes import ManagedProcess, stop_all
 from loop_rl.report import before_after_table, iteration_line
 from loop_rl.run_dir import RunDir
-from loop_rl.server import VllmServer
+from loop_rl.server import ServerFailed, VllmServer
 
 POLL_S = 0.3
 console = Console(highlight=False, soft_wrap=True)
@@ -53,7 +54,9 @@ def launch(config: Config) -> None:
         else:
             console.print(f"Run {run.path}: " + (f"goes on after iteration {done} of {total}" if done else f"{total} iterations"))
             _work(run, config)
-        console.print(before_after_table(run, config))
+        split = config.evaluation.split
+        before, after = (json.loads(run.evaluation_file(version, split).read_text()) for version in (0, total))
+        console.print(before_after_table(before, after, f"held-out tasks ({split})"))
         console.print(f"Everything about this run: {run.path}/ (metrics.jsonl, rollouts/, policy/, logs/)")
 
 
@@ -178,7 +181,7 @@ def main() -> int:
             print(dump_config(config), end="")
         else:
             launch(config)
-    except (ConfigError, RunFailed) as error:
+    except (ConfigError, RunFailed, ServerFailed) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -56,9 +56,9 @@ def policy_loss(objective_N: Tensor, weights_N: Tensor) -> Tensor:
 class TokenStats:
     """Sums over action tokens, so that micro-batches and ranks combine exactly whatever their sizes."""
 
-    num_tokens: float = 0.0
+    num_tokens: int = 0
     ratio: float = 0.0
-    clipped: float = 0.0
+    clipped: int = 0
     kl: float = 0.0
     entropy: float = 0.0
     ratio_max: float = 0.0
@@ -69,11 +69,11 @@ class TokenStats:
         ratio_N = log_ratio_N.exp()
         # k3 estimator of KL(behaviour || theta), unbiased and never negative: Schulman, "Approximating KL divergence"
         # (2020, joschu.net/blog/kl-approx.html), (r - 1) - log r for samples of the behaviour policy.
-        kl_N = ratio_N - 1 - log_ratio_N
+        kl_N = torch.expm1(log_ratio_N) - log_ratio_N
         return cls(
-            num_tokens=float(ratio_N.numel()),
+            num_tokens=ratio_N.numel(),
             ratio=ratio_N.sum().item(),
-            clipped=float(surrogate.clipped_N.sum().item()),
+            clipped=int(surrogate.clipped_N.sum().item()),
             kl=kl_N.sum().item(),
             entropy=entropies_N.double().sum().item(),
             ratio_max=ratio_N.max().item(),

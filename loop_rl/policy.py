@@ -57,7 +57,7 @@ class PolicyClient:
     logs: where the servers' logs are, for error messages.
     """
 
-    def __init__(self, urls: Sequence[str], stop_token_id: int, logs: str = "logs") -> None:
+    def __init__(self, urls: Sequence[str], stop_token_id: int, logs: Path | str) -> None:
         self._servers = [_Server(url) for url in urls]
         self._stop_token_id = stop_token_id
         self._logs = logs
@@ -182,18 +182,22 @@ class PolicyDirectory:
         self._run = run
         self._client = client
         self._poll_s = poll_s
+        self._loaded = asyncio.Condition()
 
-    async def refresh(self) -> int:
-        """Load the newest version unless it is loaded. Returns it. Raises PolicyError."""
-        version = self._run.latest_version()
-        if version > self._client.latest_version:
-            await self._client.load_version(version, self._run.adapter(version))
-        return self._client.latest_version
+    async def follow(self) -> None:
+        """Load versions as they are published, until cancelled. Raises PolicyError."""
+        while True:
+            version = self._run.latest_version()
+            if version > self._client.latest_version:
+                await self._client.load_version(version, self._run.adapter(version))
+                async with self._loaded:
+                    self._loaded.notify_all()
+            await asyncio.sleep(self._poll_s)
 
     async def wait_for(self, version: int) -> None:
-        """Return when `version` or a newer one is published and loaded. Raises PolicyError."""
-        while await self.refresh() < version:
-            await asyncio.sleep(self._poll_s)
+        """Return when `version` or a newer one answers."""
+        async with self._loaded:
+            await self._loaded.wait_for(lambda: self._client.latest_version >= version)
 
 
 def _model_name(version: int) -> str:

@@ -1,13 +1,10 @@
-"""What a run prints: one line an iteration, and the before/after table."""
+"""What a run prints: one line an iteration, and tables of TGC and SGC in percent."""
 
 from __future__ import annotations
 
-import json
-
 from rich.table import Table
 
-from loop_rl.config import Config
-from loop_rl.run_dir import RunDir
+HEADINGS = {"TGC": "task goal completion", "SGC": "scenario goal completion"}
 
 
 def iteration_line(figures: dict[str, float], num_iterations: int) -> str:
@@ -36,22 +33,40 @@ def iteration_line(figures: dict[str, float], num_iterations: int) -> str:
     return "  ".join(parts)
 
 
-def before_after_table(run: RunDir, config: Config) -> Table:
-    """TGC and SGC, in percent with 95% confidence intervals, of the first and the last policy version."""
-    versions = (0, config.trainer.num_iterations)
-    figures = [json.loads(run.evaluation_file(v, config.evaluation.split).read_text()) for v in versions]
-    table = Table(title=f"{config.evaluation.split}: percent, with 95% confidence interval")
-    for heading, justify in (("", "left"), ("tasks", "right"), ("before", "right"), ("after", "right"), ("change", "right")):
-        table.add_column(heading, justify=justify)
-    before, after = figures
-    for metric in ("TGC", "SGC"):
-        for level in before[metric]:
-            b, a = before[metric][level], after[metric][level]
-            name = metric if level == "all" else f"{metric}, difficulty {level}"
-            change = 100 * (a["value"] - b["value"])
-            table.add_row(name, str(b["count"]), _percent(b), _percent(a), f"{change:+.1f}")
+def evaluation_table(figures: dict, title: str) -> Table:
+    """TGC and SGC of one evaluation."""
+    table = _table(f"{title}, percent [95% interval]", "", "number", "value")
+    for metric, level, name in _rows(figures):
+        figure = figures[metric][level]
+        table.add_row(name, str(figure["num"]), _percent(figure))
     return table
 
 
+def before_after_table(before: dict, after: dict, title: str) -> Table:
+    """TGC and SGC of two evaluations of the same split."""
+    table = _table(f"{title}, percent [95% interval]", "", "number", "before", "after", "change")
+    for metric, level, name in _rows(before):
+        b, a = before[metric][level], after[metric][level]
+        change = 100 * (a["value"] - b["value"])
+        table.add_row(name, str(b["num"]), _percent(b), _percent(a), f"{change:+.1f}")
+    return table
+
+
+def _table(title: str, *headings: str) -> Table:
+    table = Table(title=title)
+    for index, heading in enumerate(headings):
+        table.add_column(heading, justify="right" if index else "left")
+    return table
+
+
+def _rows(figures: dict) -> list[tuple[str, str, str]]:
+    """(metric, level, what the row is called)"""
+    return [
+        (metric, level, f"{metric} ({HEADINGS[metric]})" if level == "all" else f"  difficulty {level}")
+        for metric in HEADINGS
+        for level in figures[metric]
+    ]
+
+
 def _percent(figure: dict[str, float]) -> str:
-    return f"{100 * figure['value']:5.1f} [{100 * figure['low']:5.1f}, {100 * figure['high']:5.1f}]"
+    return f"{100 * figure['value']:.1f} [{100 * figure['low']:.1f}, {100 * figure['high']:.1f}]"

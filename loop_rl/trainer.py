@@ -11,11 +11,13 @@ import math
 import os
 import random
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -41,6 +43,8 @@ from loop_rl.rollout import Rollout
 # An op that speeds up CPU collectives; it would be compiled for half a minute at the first start.
 deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+# DeepSpeed 0.19.8 calls torch 2.13's collectives by their old names, once per collective.
+warnings.filterwarnings("ignore", message=r"`torch\.distributed\.\w+` is deprecated", category=FutureWarning)
 
 
 class PolicyModel(nn.Module):
@@ -60,6 +64,12 @@ class PolicyModel(nn.Module):
         hidden_BTH = decoder(input_ids=input_ids_BT, use_cache=False).last_hidden_state
         return self.head(hidden_BTH[rows_N, positions_N], targets_N)
 
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """What a checkpoint holds: the trained parameters. DeepSpeed, asked to leave frozen ones out, leaves each out
+        under one name only, but the head's weight has two and would be saved."""
+        trained = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
+        return {name: value for name, value in super().state_dict(*args, **kwargs).items() if name in trained}
+
 
 class Trainer:
     """Holds the LLM, its adapter and the optimiser; every rank makes one and calls the same methods in the same order.
@@ -69,6 +79,7 @@ class Trainer:
 
     Raises:
         OSError: config.model.path holds no model.
+        RuntimeError: not started by a launcher of distributed processes.
     """
 
     def __init__(self, config: Config):
@@ -259,6 +270,9 @@ class _Totals:
 
 
 def _make_accelerator(config: Config) -> Accelerator:
+    if "RANK" not in os.environ:
+        # `accelerate launch` without --use_deepspeed starts a single process on a CPU, whatever --num_processes says.
+        raise RuntimeError("no RANK in the environment: start with `accelerate launch --use_deepspeed` or torchrun")
     trainer = config.trainer
     bf16 = config.model.dtype == "bfloat16"
     plugin = DeepSpeedPlugin(
@@ -268,7 +282,8 @@ def _make_accelerator(config: Config) -> Accelerator:
             "gradient_clipping": trainer.max_grad_norm,
             "bf16": {"enabled": bf16},
             "data_types": {"grad_accum_dtype": "fp32"},
-            "zero_optimization": {"stage": trainer.zero_stage},
+            # The bucket's buffer is allocated whole; DeepSpeed's default of 500M elements is for training all weights.
+            "zero_optimization": {"stage": trainer.zero_stage, "reduce_bucket_size": 50_000_000},
             "zero_allow_untested_optimizer": True,  # torch's AdamW: unlike DeepSpeed's it resumes bit by bit
             "zero_force_ds_cpu_optimizer": False,
             "steps_per_print": 1_000_000_000,

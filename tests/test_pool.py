@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -111,7 +112,7 @@ def test_interruptible_endless_loop_is_interrupted(run: Run, pool: WorkerPool) -
 def test_loop_inside_c_is_killed(run: Run, pool: WorkerPool) -> None:
     started = time.monotonic()
     assert run(lose(pool, "import itertools\nsum(itertools.repeat(0))")).reason == "timeout"
-    assert time.monotonic() - started < 8
+    assert time.monotonic() - started < 15
 
 
 def test_loop_that_swallows_the_interrupt_is_killed(run: Run, pool: WorkerPool) -> None:
@@ -135,7 +136,7 @@ def test_exit_and_crash_are_told_apart(run: Run, pool: WorkerPool) -> None:
 
 def test_forked_copy_neither_answers_nor_survives(run: Run, pool: WorkerPool) -> None:
     # Both return from this code; the copy first, so that they do not save the databases at the same moment.
-    fork = f"pid = {LIBC}.fork()\nif pid:\n    {LIBC}.usleep(500_000)\n    print(pid)"
+    fork = f"pid = {LIBC}.fork()\nif pid:\n    {LIBC}.usleep(300_000)\n    print(pid)"
     observations = run(play(pool, fork, "print(2)", "print(3)"))
     assert [observation.output.strip() for observation in observations[1:]] == ["2", "3"]
     run(until_dead([int(observations[0].output)]))
@@ -164,9 +165,11 @@ def test_output_is_cut_in_the_worker(run: Run, pool: WorkerPool) -> None:
     assert log.stat().st_size < 300_000
 
 
-def test_output_that_is_not_text_arrives_as_text(run: Run, pool: WorkerPool) -> None:
-    output = run(play(pool, "print('\\ud800 \\x00 \\n é')"))[0].output
-    assert output.encode().decode() == output and "é" in output
+def test_what_is_not_text_costs_nothing(run: Run, pool: WorkerPool) -> None:
+    printed, typed, after = run(play(pool, "print('\\ud800 \\x00 \\n é')", "print('\ud800')\0", "print(2)"))
+    assert printed.output.encode().decode() == printed.output and "é" in printed.output
+    assert "Syntax error" in typed.output
+    assert after.output.strip() == "2"
 
 
 def test_memory_is_limited(run: Run, pool: WorkerPool) -> None:
@@ -230,7 +233,7 @@ def test_cancelled_episode_frees_its_worker(run: Run, pool: WorkerPool) -> None:
 def test_parallel_episodes_of_one_task_are_independent(run: Run, pool: WorkerPool) -> None:
     async def episode(k: int) -> str:
         observations = await play(
-            pool, f"x = {k}", f"apis.supervisor.complete_task(answer={k})", "print(x)", name=f"k{k}"
+            pool, f"x = {k}", f"apis.supervisor.complete_task(answer='answer-{k}')", "print(x)", name=f"k{k}"
         )
         return observations[-1].output.strip()
 
@@ -240,7 +243,7 @@ def test_parallel_episodes_of_one_task_are_independent(run: Run, pool: WorkerPoo
     assert run(group()) == [str(k) for k in range(6)]
     for k in range(6):
         changes = pool.worker_root / f"experiments/outputs/k{k}/tasks/{TASK}/dbs/supervisor.jsonl"
-        assert f'["success",' in changes.read_text() and f'"{k}"' in changes.read_text()
+        assert re.findall(r"answer-\d", changes.read_text()) == [f"answer-{k}"]
 
 
 def test_many_tasks_share_an_experiment_name(run: Run, pool: WorkerPool) -> None:
@@ -322,13 +325,13 @@ def test_nothing_outlives_the_owner(appworld_root: Path, appworld_python: Path, 
 def test_unusable_roots_and_interpreters_are_named(
     run: Run, tmp_path: Path, appworld_root: Path, appworld_python: Path
 ) -> None:
-    with pytest.raises(RootError, match="no AppWorld data here .* generate"):
+    with pytest.raises(RootError, match="no AppWorld data here.* generate"):
         WorkerPool(tmp_path, appworld_python, 1)
     with pytest.raises(RootError, match="'memory'"):
         prepare_worker_root(tmp_path / "in-memory")
     with pytest.raises(RootError, match="make setup"):
         WorkerPool(appworld_root, tmp_path / "bin" / "python", 1)
-    with pytest.raises(RootError, match="not installed here .* make setup"):
+    with pytest.raises(RootError, match="not installed here.*make setup"):
         run(WorkerPool(appworld_root, sys.executable, 1).__aenter__())
     with pytest.raises(EngineError, match="does not start"):
         run(WorkerPool(appworld_root, "/bin/false", 1).__aenter__())

@@ -8,8 +8,9 @@ from pathlib import Path
 import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
+from loop_rl.advantage import keep_informative, leave_one_out
 from loop_rl.config import Config, parse_config
-from loop_rl.rollout import Rollout, Turn
+from loop_rl.rollout import Group, Rollout, Turn
 
 VOCAB_SIZE = 96
 
@@ -42,23 +43,52 @@ def make_config(model: Path, dtype: str = "float32", temperature: float = 1.0, *
     return parse_config(tree, source="test")
 
 
-def make_rollouts(num_rollouts: int, seed: int = 0, version: int = 0) -> tuple[list[Rollout], list[float]]:
-    """Rollouts of 1 to 3 turns and very different lengths, with advantages of either sign."""
-    rng = random.Random(seed)
+def make_groups(num_groups: int, version: int = 0) -> list[Group]:
+    """Groups of 2 to 4 rollouts of very different lengths; the last group scored alike and teaches nothing."""
+    rng = random.Random(0)
 
     def tokens(longest: int) -> list[int]:
         return [rng.randrange(VOCAB_SIZE) for _ in range(rng.randint(1, longest))]
 
-    def turn() -> Turn:
+    def make_turn() -> Turn:
         actions = tokens(20)
         # Near what a random model gives, so that ratios are of order one and both sides of the clip range occur.
-        logprobs = [rng.gauss(-4.6, 1.0) for _ in actions]
-        return Turn(tokens(12), actions, logprobs, version, "", "", "")
+        logprobs = [rng.gauss(-4.6, 0.5) for _ in actions]
+        return Turn(tokens(12), actions, logprobs, version, action_text="", code="", observation="")
 
-    rollouts = [
-        Rollout(
-            f"r{i}", i, 0, "task_1", "task", 1, "", "completed", rng.random(), False, [], [], [turn() for _ in range(rng.randint(1, 3))], 0, 0, 0, 0
+    def make_rollout(group_id: int, reward: float) -> Rollout:
+        turns = [make_turn() for _ in range(rng.randint(1, 3))]
+        return Rollout(
+            f"r{rng.random()}", group_id, 0, "task_1", "task", 1, "", "completed", reward, False, [], [], turns, 0, 0, 0, 0
         )
-        for i in range(num_rollouts)
+
+    sizes = [rng.randint(2, 4) for _ in range(num_groups)]
+    return [
+        Group(i, 0, [make_rollout(i, 0.5 if i == num_groups - 1 else rng.random()) for _ in range(size)])
+        for i, size in enumerate(sizes)
     ]
-    return rollouts, [rng.uniform(-1, 1) for _ in rollouts]
+
+
+def with_advantages(groups: list[Group], min_abs_advantage: float = 0.01) -> tuple[list[Rollout], list[float]]:
+    """What train.py hands to the trainer."""
+    rollouts, advantages = [], []
+    for group in groups:
+        advantages_K = leave_one_out(group.rewards)
+        for k in keep_informative(advantages_K, min_abs_advantage):
+            rollouts.append(group.rollouts[k])
+            advantages.append(advantages_K[k])
+    return rollouts, advantages
+
+
+def fill_in_logprobs(rollouts: list[Rollout], model: Path, temperature: float) -> None:
+    """Give every action token the log-probability the model samples it with, as an exact sampler would."""
+    policy = Qwen2ForCausalLM.from_pretrained(model, dtype=torch.float32)
+    for rollout in rollouts:
+        token_ids = torch.tensor(rollout.flatten().token_ids)
+        with torch.no_grad():
+            distributions = torch.log_softmax(policy(input_ids=token_ids[None]).logits[0] / temperature, dim=-1)
+        position = 0
+        for turn in rollout.turns:
+            position += len(turn.context_ids)
+            turn.logprobs = [distributions[position + t - 1, token].item() for t, token in enumerate(turn.action_ids)]
+            position += len(turn.action_ids)

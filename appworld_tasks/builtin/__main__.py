@@ -60,7 +60,11 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_command(commands, name: str, help_text: str, run) -> argparse.ArgumentParser:
     command = commands.add_parser(
-        name, help=help_text, description=help_text, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+        name,
+        help=help_text,
+        description=help_text,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     command.add_argument("--root", type=Path, required=True, metavar="DIR", help="AppWorld root folder to write")
     command.add_argument("--seed", type=int, default=0, metavar="S", help="everything follows from it (default 0)")

@@ -108,7 +108,9 @@ def _account(person: Person, app: str) -> dict:
 
 def _insert_catalogues(models: ModelCollection, population: Population) -> None:
     insert(models.spotify.Artist, [{"id": a.id, "name": a.name, "genre": "pop"} for a in population.artists])
-    albums = [{"id": a.id, "title": f"{a.name} Album", "artist_ids": [a.id], "genre": "pop"} for a in population.artists]
+    albums = [
+        {"id": a.id, "title": f"{a.name} Album", "artist_ids": [a.id], "genre": "pop"} for a in population.artists
+    ]
     insert(models.spotify.Album, [{**album, "release_date": BASE_DATETIME.to_datetime()} for album in albums])
     insert(
         models.spotify.Song,
@@ -126,7 +128,10 @@ def _insert_catalogues(models: ModelCollection, population: Population) -> None:
         ],
     )
     insert(models.amazon.Seller, [{"id": 1, "name": "Corner Store", "rating": 4.0}])
-    insert(models.amazon.Product, [_product_row(product.id, product.name, product.price) for product in population.products])
+    insert(
+        models.amazon.Product,
+        [_product_row(product.id, product.name, product.price) for product in population.products],
+    )
 
 
 def _product_row(number: int, name: str, price: int) -> dict:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from appworld.environment import AppWorld
+
 from appworld_tasks.builtin.pack import PackSettings, generate
 from appworld_tasks.builtin.population import Population, plan_population
 from appworld_tasks.builtin.progress import track
@@ -65,7 +66,7 @@ def _run_one(job: tuple[DemonstrationSettings, Population, int]) -> str:
     template = TRAIN_TEMPLATES[index % len(TRAIN_TEMPLATES)]
     task_id = f"{PARTITION}-{index + 1:06d}-{template}".replace("_", "-") + "_1"
     data_dir = settings.root / "data"
-    task = write_task(data_dir, template, task_id, population, PARTITION, f"{settings.seed} {task_id}")
+    task = write_task(data_dir, template, task_id, population, PARTITION, settings.seed)
     is_flawed = rng.random() < settings.flawed_fraction
     variant = rng.choice(sorted(task.draft.flawed)) if is_flawed else "solution"
     demonstration = demonstrate(task, variant)

@@ -42,8 +42,7 @@ def plan_tasks(scenarios: dict[str, int]) -> dict[str, list[PlannedTask]]:
             template = templates[index % len(templates)]
             scenario_id = f"{dataset}-{index + 1:03d}-{template}".replace("_", "-")
             plan[dataset] += [
-                PlannedTask(f"{scenario_id}_{number}", template, dataset)
-                for number in range(1, TASKS_PER_SCENARIO + 1)
+                PlannedTask(f"{scenario_id}_{number}", template, dataset) for number in range(1, TASKS_PER_SCENARIO + 1)
             ]
     return plan
 
@@ -82,8 +81,7 @@ def write_pack(data_dir: Path, settings: PackSettings) -> int:
         (data_dir / "datasets" / f"{dataset}.txt").write_text("".join(f"{task.task_id}\n" for task in tasks))
     all_tasks = [task for tasks in plan.values() for task in tasks]
     for task in track(all_tasks, total=len(all_tasks), label="tasks"):
-        seed = f"{settings.seed} {task.task_id}"
-        write_task(data_dir, task.template, task.task_id, population, task.partition, seed)
+        write_task(data_dir, task.template, task.task_id, population, task.partition, settings.seed)
     return len(all_tasks)
 
 

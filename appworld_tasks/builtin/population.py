@@ -21,6 +21,7 @@ ACCOUNT_APPS = (
     "todoist",
 )
 SONGS_PER_ARTIST = 6
+MIN_PEOPLE = 11
 
 
 @dataclass(frozen=True)
@@ -85,9 +86,10 @@ def plan_population(people_per_partition: dict[str, int], seed: int) -> Populati
     for partition, num_people in people_per_partition.items():
         words = vocabulary(partition)
         rng = random.Random(f"population {seed} {partition}")
-        if not 6 <= num_people <= len(words.first_names):
+        if not MIN_PEOPLE <= num_people <= len(words.first_names):
             raise ValueError(
-                f"{num_people} people for {partition}: a task needs 6 and there are {len(words.first_names)} names."
+                f"{num_people} people for {partition}: choose {MIN_PEOPLE} to {len(words.first_names)}, "
+                "what one task needs and as many as there are first names."
             )
         for first_name in rng.sample(words.first_names, num_people):
             people.append(_plan_person(len(people) + 1, partition, first_name, rng.choice(words.last_names), rng))

@@ -40,13 +40,13 @@ class WrittenTask:
 
 
 def write_task(
-    data_dir: Path, template: str, task_id: str, population: Population, partition: str, seed: str
+    data_dir: Path, template: str, task_id: str, population: Population, partition: str, seed: int
 ) -> WrittenTask:
     """Lay out one task of `template` with people and words of `partition` and write it under `data_dir/tasks`."""
     scenario = scenarios.load(template)
-    rng = random.Random(seed)
-    random.seed(seed)  # some columns default to a random code
-    supervisor = rng.choice([person for person in population.people if person.partition == partition])
+    rng = random.Random(f"{seed} {task_id}")
+    random.seed(f"{seed} {task_id}")  # some columns default to a random code
+    supervisor = _draw_supervisor(population, partition, task_id, seed)
     now = FIRST_MOMENT + timedelta(days=rng.randrange(NUM_DAYS), minutes=rng.randrange(12 * 60))
     task_dir = data_dir / "tasks" / task_id
     apps = [*scenario.APPS, "supervisor", "admin"]
@@ -71,6 +71,14 @@ def write_task(
     _write_json(task_dir / "specs.json", _specs(draft, supervisor, now))
     _write_ground_truth(task_dir / "ground_truth", scenario, draft)
     return WrittenTask(task_id, template, supervisor, now, draft)
+
+
+def _draw_supervisor(population: Population, partition: str, task_id: str, seed: int) -> Person:
+    """Draw the task's supervisor; the tasks of one scenario never share theirs."""
+    scenario_id, number = task_id.split("_")
+    people = [person for person in population.people if person.partition == partition]
+    random.Random(f"{seed} {scenario_id}").shuffle(people)
+    return people[int(number) - 1]
 
 
 def _insert_supervisor(models: ModelCollection, person: Person, instruction: str) -> None:

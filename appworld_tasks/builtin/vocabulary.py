@@ -12,9 +12,9 @@ from appworld_tasks.builtin.words import ADJECTIVES, NOUNS
 PARTITION_SHARES = {"warmup": 0.58, "train": 0.16, "dev": 0.07, "test_normal": 0.12, "test_challenge": 0.07}
 
 # Faker ships these with AppWorld. Only names in plain ASCII are kept.
-NAME_LOCALES = (
-    "en_US en_GB en_IN en_NZ es_ES es_MX de_DE fr_FR it_IT nl_NL sv_SE pl_PL pt_BR tr_TR id_ID fi_FI no_NO da_DK".split()
-)
+NAME_LOCALES = """
+en_US en_GB en_IN en_NZ es_ES es_MX de_DE fr_FR it_IT nl_NL sv_SE pl_PL pt_BR tr_TR id_ID fi_FI no_NO da_DK
+""".split()  # noqa: SIM905 (a paragraph of words reads better than a list of strings)
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,9 @@ def _faker_names(attribute: str) -> list[str]:
     for locale in NAME_LOCALES:
         provider = importlib.import_module(f"faker.providers.person.{locale}").Provider
         names.update(getattr(provider, attribute, ()))
+    words = {*ADJECTIVES, *NOUNS}  # a person called Lily would defeat the partition of the word "lily"
     plain = [name for name in names if name.isascii() and name.isalpha() and name.istitle() and 3 <= len(name) <= 8]
-    return sorted(plain)
+    return sorted(name for name in plain if name.lower() not in words)
 
 
 def _slice(items: list[str], partition: str, salt: str) -> list[str]:

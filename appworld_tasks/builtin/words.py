@@ -9,7 +9,7 @@ mint misty modern mossy neon nimble noble olive opal orange pale paper pastel pa
 proud quick quiet rapid rare red restless rosy royal ruby rustic sable saffron salty sandy scarlet secret serene shady
 shiny silent silver simple sleepy smooth snowy soft solar spicy starry steady still stormy sunny sweet swift tall tame
 teal tender timber tiny topaz tranquil true velvet vivid wandering warm wild windy wise woven yellow young zesty
-""".split()
+""".split()  # noqa: SIM905 (a paragraph of words reads better than a list of strings)
 
 NOUNS = """
 acorn airport almond anchor apple apron arrow atlas attic aurora badge bakery balcony balloon bamboo banana banjo barrel
@@ -30,4 +30,4 @@ snail sofa spark sparrow spinach spiral spoon squirrel stable statue stream summ
 thimble thunder ticket tiger toaster tomato torch tower tractor trail treasure trumpet tulip tunnel turtle umbrella
 unicorn valley vase village vinegar violin volcano waffle wagon walnut walrus waterfall whale wheel whistle willow
 window winter wizard wool workshop yogurt zebra zipper
-""".split()
+""".split()  # noqa: SIM905 (a paragraph of words reads better than a list of strings)

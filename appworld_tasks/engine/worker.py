@@ -49,6 +49,11 @@ def serve(channel: Channel, settings: dict[str, Any]) -> None:
             return
 
 
+def as_text(string: str) -> str:
+    """`string` without lone surrogates: legal in Python strings, and in nothing that stores them."""
+    return string.encode("utf-8", "replace").decode()
+
+
 class Session:
     """The commands; holds the open world."""
 
@@ -79,16 +84,21 @@ class Session:
     def execute(self, code: str) -> dict[str, Any]:
         """Run code; AppWorld writes the databases' changes and its logs to disk after every run."""
         assert self.world is not None
-        output = self.world.execute(code)
+        # What no source file can hold becomes a syntax error, the agent's to see, instead of an error in AppWorld.
+        code = as_text(code).replace("\0", "\N{REPLACEMENT CHARACTER}")
+        try:
+            output = self.world.execute(code)
+        except UnicodeEncodeError:
+            # AppWorld cannot write what was printed to its log; by then everything else is done.
+            output = self.world.environment_io[-1]["output"]
+        shown = as_text(output[: self.max_output_chars])
         if len(output) > self.max_output_chars:
-            num_cut = len(output) - self.max_output_chars
-            output = output[: self.max_output_chars] + f"\n[output truncated: {num_cut} characters]"
+            shown += f"\n[output truncated: {len(output) - self.max_output_chars} characters]"
+        if shown != output:
             # AppWorld keeps every output whole and rewrites all of them to its log on each turn.
-            self.world.environment_io[-1]["output"] = output
+            self.world.environment_io[-1]["output"] = shown
             self.world.save_logs()
-        # Lone surrogates are legal in Python strings and in nothing that stores them later.
-        output = output.encode("utf-8", "replace").decode()
-        return {"output": output, "completed": self.world.task_completed()}
+        return {"output": shown, "completed": self.world.task_completed()}
 
     def close(self) -> dict[str, Any]:
         assert self.world is not None

@@ -30,7 +30,9 @@ def set_up(stage: Stage) -> Draft:
     )
 
     opening = log_in("file_system")
-    fetch = f'paths = apis.file_system.show_directory(directory_path="~/{folder}/", recursive=False, access_token=token)'
+    fetch = (
+        f'paths = apis.file_system.show_directory(directory_path="~/{folder}/", recursive=False, access_token=token)'
+    )
     fetch_deep = f'paths = apis.file_system.show_directory(directory_path="~/{folder}/", access_token=token)'
     count = f'n = len([p for p in paths if p.endswith(".{extension}")])'
     return Draft(

@@ -26,7 +26,9 @@ def set_up(stage: Stage) -> Draft:
     fetch_default = "ps = apis.spotify.show_playlist_library(access_token=token)"
     select = f'ids = [p["playlist_id"] for p in ps if p["title"] == "{title}"]'
     select_all = 'ids = [p["playlist_id"] for p in ps]'
-    rename = lines(f'apis.spotify.update_playlist(playlist_id=ids[0], title="{new_title}", access_token=token)', COMPLETE)
+    rename = lines(
+        f'apis.spotify.update_playlist(playlist_id=ids[0], title="{new_title}", access_token=token)', COMPLETE
+    )
     create = lines(f'apis.spotify.create_playlist(title="{new_title}", access_token=token)', COMPLETE)
     return Draft(
         instruction=f"Rename my Spotify playlist {title} to {new_title}.",

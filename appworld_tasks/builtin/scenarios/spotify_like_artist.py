@@ -23,7 +23,10 @@ def set_up(stage: Stage) -> Draft:
     stage.add("spotify.UserLibrarySong", rows)
 
     opening = log_in("spotify")
-    fetch = "songs = [s for p in range(2) for s in apis.spotify.show_song_library(access_token=token, page_index=p, page_limit=20)]"
+    fetch = (
+        "songs = [s for p in range(2) for s in "
+        "apis.spotify.show_song_library(access_token=token, page_index=p, page_limit=20)]"
+    )
     fetch_one_page = "songs = apis.spotify.show_song_library(access_token=token, page_limit=20)"
     select = f'ids = [s["song_id"] for s in songs if s["artists"][0]["name"] == "{artist.name}"]'
     like = lines("for i in ids:", "    apis.spotify.like_song(song_id=i, access_token=token)", COMPLETE)

@@ -38,7 +38,9 @@ def set_up(stage: Stage) -> Draft:
     every = "for t in ts:"
     matching = f'for t in [t for t in ts if t["priority"] == "{priority}"]:'
     matching_first = f'for t in [t for t in ts if t["priority"] == "{priority}"][:1]:'
-    complete = lines('    apis.todoist.update_task(task_id=t["task_id"], is_completed=True, access_token=token)', COMPLETE)
+    complete = lines(
+        '    apis.todoist.update_task(task_id=t["task_id"], is_completed=True, access_token=token)', COMPLETE
+    )
     return Draft(
         instruction=f"Complete all {priority} priority tasks in my Todoist project {name}.",
         public_data={"project_name": name, "priority": priority},

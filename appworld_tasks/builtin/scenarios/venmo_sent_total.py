@@ -17,14 +17,19 @@ def set_up(stage: Stage) -> Draft:
     receivers.append(person)  # on the second page, so that one page is never enough
     amounts = [stage.rng.randrange(4, 90) for _ in receivers]
     sent = [(stage.supervisor, receiver) for receiver in receivers]
-    rows = [_payment(stage, *ends, amount, hours) for hours, (ends, amount) in enumerate(zip(sent, amounts, strict=True))]
+    rows = [
+        _payment(stage, *ends, amount, hours) for hours, (ends, amount) in enumerate(zip(sent, amounts, strict=True))
+    ]
     # The person has also paid back a little, which does not count.
     rows.append(_payment(stage, person, stage.supervisor, stage.rng.randrange(4, 90), len(rows)))
     stage.add("venmo.Transaction", rows)
     total = sum(amount for receiver, amount in zip(receivers, amounts, strict=True) if receiver == person)
 
     opening = log_in("venmo")
-    fetch = 'ts = [t for p in range(2) for t in apis.venmo.show_transactions(direction="sent", access_token=token, page_index=p, page_limit=20)]'
+    fetch = (
+        "ts = [t for p in range(2) for t in "
+        'apis.venmo.show_transactions(direction="sent", access_token=token, page_index=p, page_limit=20)]'
+    )
     fetch_one_page = 'ts = apis.venmo.show_transactions(direction="sent", access_token=token, page_limit=20)'
     add_up = f'n = sum(t["amount"] for t in ts if t["receiver"]["name"].startswith("{person.first_name} "))'
     count = f'n = len([t for t in ts if t["receiver"]["name"].startswith("{person.first_name} ")])'

@@ -1,0 +1,89 @@
+"""LOOP's update, Algorithm 1 of arXiv 2502.01600, the slow way: one process, one rollout at a time, whole logits.
+
+    loop_update(model, groups, iteration=0, args=Args())
+
+Shares with loop_rl only the data types and the order of the shuffle, so that the fast trainer can be held against it.
+Left out on purpose: padding, micro-batches, ranks, sharding, recomputation, chunks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from loop_rl.batching import shuffled_minibatches
+from loop_rl.rollout import Group
+
+
+@dataclass
+class Args:
+    learning_rate: float = 5e-5
+    weight_decay: float = 0.0
+    max_grad_norm: float = 1.0
+    clip_epsilon: float = 0.1
+    min_abs_advantage: float = 0.01
+    epochs: int = 2
+    minibatch_rollouts: int = 32
+    temperature: float = 1.0
+    seed: int = 0
+
+
+def loop_update(model: nn.Module, groups: list[Group], iteration: int, args: Args) -> dict[str, float]:
+    """One iteration's update of the model's trainable weights, in place, with a fresh AdamW."""
+    # Advantage: A_k = R_k - mean of the others' rewards; and the filter.
+    rollouts, advantages = [], []
+    for group in groups:
+        for k, rollout in enumerate(group.rollouts):
+            others = [other.reward for j, other in enumerate(group.rollouts) if j != k]
+            advantage = rollout.reward - sum(others) / len(others)
+            if abs(advantage) >= args.min_abs_advantage:
+                rollouts.append(rollout)
+                advantages.append(advantage)
+
+    # Update: N epochs over shuffled minibatches.
+    weights = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(weights, lr=args.learning_rate, weight_decay=args.weight_decay)
+    rollout_losses, grad_norms, ratios, clipped, kls, entropies = [], [], [], [], [], []
+    for epoch in range(args.epochs):
+        for minibatch in shuffled_minibatches(len(rollouts), args.minibatch_rollouts, args.seed, iteration, epoch):
+            optimizer.zero_grad()
+            for index in minibatch:
+                sequence, advantage = rollouts[index].flatten(), advantages[index]
+                logits = model(input_ids=torch.tensor([sequence.token_ids])).logits[0] / args.temperature
+                distributions = torch.log_softmax(logits, dim=-1)
+                terms = []
+                for t, is_action in enumerate(sequence.action_mask):
+                    if not is_action:
+                        continue
+                    log_pi = distributions[t - 1]
+                    ratio = torch.exp(log_pi[sequence.token_ids[t]] - sequence.logprobs[t])
+                    free, bounded = ratio * advantage, ratio.clamp(1 - args.clip_epsilon, 1 + args.clip_epsilon) * advantage
+                    terms.append(torch.minimum(free, bounded))
+                    ratios.append(ratio.item())
+                    clipped.append(bounded.item() < free.item())
+                    kls.append((ratio - 1 - ratio.log()).item())
+                    entropies.append(-(log_pi.exp() * log_pi).sum().item())
+                loss = -torch.stack(terms).mean()
+                (loss / len(minibatch)).backward()
+                rollout_losses.append(loss.item())
+            grad_norms.append(nn.utils.clip_grad_norm_(weights, args.max_grad_norm).item())
+            optimizer.step()
+
+    def mean(values: list) -> float:
+        return sum(values) / len(values)
+
+    return {
+        "loss": mean(rollout_losses),
+        "grad_norm": mean(grad_norms),
+        "grad_norm_max": max(grad_norms),
+        "ratio_mean": mean(ratios),
+        "ratio_max": max(ratios),
+        "clip_share": mean(clipped),
+        "approx_kl": mean(kls),
+        "entropy": mean(entropies),
+        "num_steps": len(grad_norms),
+        "num_rollouts": len(rollout_losses),
+        "num_action_tokens": len(ratios),
+    }

@@ -1,0 +1,128 @@
+"""The distributed trainer does what the plain reference does, whatever the ranks, the sharding and the micro-batches."""
+
+import json
+
+import pytest
+import reference
+import tiny
+import torch
+import trainer_ranks
+from peft import PeftModel
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
+
+from loop_rl.rollout import write_rollouts
+
+CASES = [(case, 2) for case in trainer_ranks.UPDATE_CASES] + [(case, 1) for case in trainer_ranks.ONE_RANK_CASES]
+EXACT = [case for case in CASES if case[0] != "bfloat16"]
+
+
+def on_policy_rollouts(folder):
+    """Sampled from the untouched base, but for the first turn of the first rollout: that one is a version older."""
+    rollouts = [rollout for group in tiny.make_groups(3) for rollout in group.rollouts]
+    tiny.fill_in_logprobs(rollouts, folder / "model", trainer_ranks.SAMPLER_TEMPERATURE)
+    stale = rollouts[0].turns[0]
+    stale.policy_version, stale.logprobs = -1, [logprob - 1 for logprob in stale.logprobs]
+    return rollouts
+
+
+@pytest.fixture(scope="module")
+def updates(tmp_path_factory):
+    """Folder with what every case left: <case>-<ranks>/{before,after,metrics.json}."""
+    torch.set_num_threads(1)  # of this process, which runs the reference; tiny tensors gain nothing from more
+    folder = tmp_path_factory.mktemp("updates")
+    tiny.save_model(folder / "model")
+    rollouts = on_policy_rollouts(folder)
+    write_rollouts(folder / "on-policy.parquet", rollouts)
+    for num_ranks in (1, 2):
+        trainer_ranks.run("update", folder, num_ranks)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def reference_update(updates):
+    """reference_update(settings) -> metrics and adapter weights of the plain implementation, from the same start."""
+    done = {}
+
+    def update(settings):
+        config = tiny.make_config(updates / "model", **settings)
+        args = reference.Args(
+            learning_rate=config.trainer.learning_rate,
+            weight_decay=config.trainer.weight_decay,
+            max_grad_norm=config.trainer.max_grad_norm,
+            clip_epsilon=config.algorithm.clip_epsilon,
+            min_abs_advantage=config.algorithm.min_abs_advantage,
+            epochs=config.algorithm.epochs,
+            minibatch_rollouts=config.trainer.minibatch_rollouts,
+            temperature=config.agent.temperature,
+            seed=config.seed,
+        )
+        if str(args) not in done:
+            base = AutoModelForCausalLM.from_pretrained(updates / "model", dtype=torch.float32)
+            model = PeftModel.from_pretrained(base, updates / "zero2-1" / "before", is_trainable=True)
+            metrics = reference.loop_update(model, tiny.make_groups(4), iteration=0, args=args)
+            weights = {name.replace(".default", ""): p.detach() for name, p in model.named_parameters() if p.requires_grad}
+            done[str(args)] = metrics, weights
+        return done[str(args)]
+
+    return update
+
+
+def result(updates, case, num_ranks):
+    folder = updates / f"{case}-{num_ranks}"
+    return json.loads((folder / "metrics.json").read_text()), load_file(folder / "after" / "adapter_model.safetensors")
+
+
+@pytest.mark.parametrize("case,num_ranks", EXACT)
+def test_weights_and_metrics_equal_the_reference(updates, reference_update, case, num_ranks):
+    metrics, weights = result(updates, case, num_ranks)
+    expected_metrics, expected_weights = reference_update(trainer_ranks.UPDATE_CASES[case])
+    for name, expected in expected_metrics.items():
+        assert metrics[name] == pytest.approx(expected, rel=1e-4), name
+    assert weights.keys() == expected_weights.keys()
+    for name, weight in weights.items():
+        torch.testing.assert_close(weight, expected_weights[name], atol=1e-5, rtol=0, msg=name)
+
+
+def test_untouched_adapter_is_the_base_and_the_same_everywhere(updates):
+    before = [load_file(updates / f"{case}-{ranks}" / "before" / "adapter_model.safetensors") for case, ranks in EXACT]
+    for weights in before:
+        assert all((weight == 0).all() for name, weight in weights.items() if "lora_B" in name)
+        assert all(torch.equal(weight, before[0][name]) for name, weight in weights.items())
+
+
+def test_bfloat16_stays_near_float32(updates):
+    (metrics, weights), (expected_metrics, _) = result(updates, "bfloat16", 2), result(updates, "zero3", 2)
+    assert {weight.dtype for weight in weights.values()} == {torch.bfloat16}
+    for name in ("loss", "ratio_mean", "approx_kl", "entropy", "grad_norm"):
+        assert metrics[name] == pytest.approx(expected_metrics[name], rel=0.1), name
+
+
+def test_progress_is_reported_after_every_step(updates):
+    metrics, _ = result(updates, "zero2", 2)
+    assert metrics["steps"] == [[done + 1, metrics["num_steps"]] for done in range(metrics["num_steps"])]
+
+
+def test_an_iteration_without_rollouts_is_refused(updates):
+    for refusal in ("1-0", "2-0", "2-1"):
+        assert (updates / f"refusal-{refusal}.txt").read_text() == "iteration 1: no rollout to train on; skip the iteration"
+
+
+def test_sampler_and_trainer_logprobs_are_compared_on_tokens_of_the_current_version_only(updates):
+    metrics = json.loads((updates / "on-policy.json").read_text())
+    rollouts = on_policy_rollouts(updates)
+    assert metrics["logprob_diff_tokens"] == sum(r.num_action_tokens for r in rollouts) - len(rollouts[0].turns[0].action_ids)
+    assert metrics["logprob_diff_mean"] <= metrics["logprob_diff_max"] < 1e-5
+
+
+def test_adapter_is_what_peft_writes(updates, tmp_path):
+    base = AutoModelForCausalLM.from_pretrained(updates / "model", dtype=torch.float32)
+    PeftModel.from_pretrained(base, updates / "zero3-2" / "after").save_pretrained(tmp_path)
+    ours, theirs = (json.loads((folder / "adapter_config.json").read_text()) for folder in (updates / "zero3-2" / "after", tmp_path))
+    ours["target_modules"], theirs["target_modules"] = sorted(ours["target_modules"]), sorted(theirs["target_modules"])
+    assert ours == theirs
+    assert ours["base_model_name_or_path"] == str(updates / "model")
+    peft_weights = load_file(tmp_path / "adapter_model.safetensors")
+    our_weights = load_file(updates / "zero3-2" / "after" / "adapter_model.safetensors")
+    assert our_weights.keys() == peft_weights.keys()
+    assert all(torch.equal(our_weights[name], weight) for name, weight in peft_weights.items())

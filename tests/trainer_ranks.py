@@ -1,0 +1,166 @@
+"""What every rank of a trainer test runs, started by launch(); each mode leaves files for the test to look at.
+
+    torchrun --nproc_per_node 2 tests/trainer_ranks.py update FOLDER
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+REPO = Path(__file__).resolve().parent.parent
+
+# Settings of each case of `update`.
+UPDATE_CASES: dict[str, dict] = {
+    "zero1": {"zero_stage": 1},
+    "zero2": {"zero_stage": 2},
+    "zero3": {"zero_stage": 3},
+    "checkpointing-and-one-rollout-a-microbatch": {"zero_stage": 3, "activation_checkpointing": True, "max_tokens_per_microbatch": 64},
+    "all-in-one-microbatch": {"zero_stage": 2, "max_tokens_per_microbatch": 4096},
+    "minibatch-of-one": {"zero_stage": 3, "minibatch_rollouts": 1, "temperature": 0.7},
+    "minibatch-larger-than-all": {"zero_stage": 2, "minibatch_rollouts": 1000},
+    "bfloat16": {"zero_stage": 3, "dtype": "bfloat16"},
+}
+ONE_RANK_CASES = ["zero2", "zero3"]
+# Settings of each case of `interrupted` and `resumed`.
+RESUME_CASES = {
+    "zero1-bfloat16": {"zero_stage": 1, "dtype": "bfloat16"},
+    "zero2": {"zero_stage": 2},
+    "zero3": {"zero_stage": 3},
+}
+SAMPLER_TEMPERATURE = 0.7
+
+
+def launch(mode: str, folder: Path, num_ranks: int) -> subprocess.Popen:
+    """Start the ranks with the launcher users have; output goes to <mode>-<num_ranks>.log in the folder."""
+    command = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", "--use_deepspeed", "--num_machines", "1"]
+    command += ["--num_processes", str(num_ranks), "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
+    with open(folder / f"{mode}-{num_ranks}.log", "w") as log:
+        return subprocess.Popen(
+            [*command, __file__, mode, str(folder)],
+            cwd=REPO,
+            env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPO), "HF_HUB_OFFLINE": "1"},
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+
+def run(mode: str, folder: Path, num_ranks: int) -> None:
+    """Launch and wait; fails with the end of the log."""
+    if launch(mode, folder, num_ranks).wait(timeout=300) != 0:
+        raise AssertionError((folder / f"{mode}-{num_ranks}.log").read_text()[-4000:])
+
+
+def new_trainer(config):
+    """A trainer in a process that may have had one; Accelerate keeps its state for the whole process."""
+    from accelerate.state import AcceleratorState
+
+    from loop_rl.trainer import Trainer
+
+    AcceleratorState._reset_state()
+    return Trainer(config)
+
+
+def update(folder: Path) -> None:
+    """One iteration of each case; leaves the metrics and the adapter before and after."""
+    import tiny
+
+    from loop_rl.rollout import read_rollouts
+
+    alone = os.environ["WORLD_SIZE"] == "1"
+    for case in ONE_RANK_CASES if alone else UPDATE_CASES:
+        trainer = new_trainer(tiny.make_config(folder / "model", **UPDATE_CASES[case]))
+        out = folder / f"{case}-{trainer.num_ranks}"
+        trainer.save_adapter(out / "before")
+        steps = []
+        rollouts, advantages = tiny.with_advantages(tiny.make_groups(4))
+        metrics = trainer.train_iteration(rollouts, advantages, 0, on_step=lambda done, total, steps=steps: steps.append((done, total)))
+        trainer.save_adapter(out / "after")
+        if trainer.is_main:
+            (out / "metrics.json").write_text(json.dumps(metrics | {"steps": steps}))
+    try:
+        trainer.train_iteration([], [], 1)
+    except ValueError as error:
+        (folder / f"refusal-{trainer.num_ranks}-{trainer.rank}.txt").write_text(str(error))
+    if not alone:
+        trainer = new_trainer(tiny.make_config(folder / "model", temperature=SAMPLER_TEMPERATURE, minibatch_rollouts=1000))
+        rollouts = read_rollouts(folder / "on-policy.parquet")
+        metrics = trainer.train_iteration(rollouts, [1.0] * len(rollouts), 0)
+        if trainer.is_main:
+            (folder / "on-policy.json").write_text(json.dumps(metrics))
+    trainer.close()
+
+
+def interrupted(folder: Path) -> None:
+    """Two iterations of each case with a checkpoint between them; then checkpoints without end, until killed."""
+    import tiny
+
+    from loop_rl.checkpoint import publish_adapter, save_checkpoint
+
+    rollouts, advantages = tiny.with_advantages(tiny.make_groups(4))
+    for case, settings in RESUME_CASES.items():
+        trainer = new_trainer(tiny.make_config(folder / "model", **settings))
+        trainer.train_iteration(rollouts, advantages, 0)
+        save_checkpoint(trainer, folder / case, version=1, keep=2)
+        draws = draw_random_numbers()
+        trainer.train_iteration(rollouts, advantages, 1)
+        publish_adapter(trainer, folder / case, version=2)
+        (folder / case / f"draws-{trainer.rank}.json").write_text(json.dumps(draws))
+    (folder / f"pid-{trainer.rank}").write_text(str(os.getpid()))
+    for version in range(1, 2000):
+        save_checkpoint(trainer, folder / "killed", version, keep=2)
+
+
+def resumed(folder: Path) -> None:
+    """The second iteration of each case again, from its checkpoint; then from what the kill left."""
+    import tiny
+
+    from loop_rl.checkpoint import latest_checkpoint, load_checkpoint, publish_adapter, save_checkpoint
+    from loop_rl.config import ConfigError
+
+    rollouts, advantages = tiny.with_advantages(tiny.make_groups(4))
+    refusals = []
+    for case, settings in RESUME_CASES.items():
+        trainer = new_trainer(tiny.make_config(folder / "model", **settings))
+        version = load_checkpoint(trainer, latest_checkpoint(folder / case))
+        draws = draw_random_numbers()
+        trainer.train_iteration(rollouts, advantages, version)
+        trainer.save_adapter(folder / case / "resumed")
+        (folder / case / f"draws-resumed-{trainer.rank}.json").write_text(json.dumps(draws))
+        try:
+            load_checkpoint(trainer, folder / "other-ranks")
+        except ConfigError as error:
+            refusals.append(str(error))
+    version = load_checkpoint(trainer, latest_checkpoint(folder / "killed"))
+    publish_adapter(trainer, folder / "killed", version)
+    # The policy of a version that is there already stays, even when the trainer's is another one by now.
+    trainer.train_iteration(rollouts, advantages, version)
+    publish_adapter(trainer, folder / "killed", version)
+    save_checkpoint(trainer, folder / "killed", version + 1, keep=2)
+    if trainer.is_main:
+        (folder / "refusals.json").write_text(json.dumps(refusals))
+    trainer.close()
+
+
+def draw_random_numbers() -> list[float]:
+    import random
+
+    import numpy as np
+    import torch
+
+    return [random.random(), float(np.random.rand()), torch.rand(1).item()]
+
+
+def main(mode: str, folder: Path) -> None:
+    import torch
+
+    torch.set_num_threads(1)
+    globals()[mode](folder)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]))
