@@ -1,9 +1,9 @@
 """AppWorld as training and evaluation see it: episodes to act in, and their scores.
 
-    async with AppWorldEnvironment(root, python, num_workers=16) as environment:
-        async with environment.episode(task, "my-run", keep_outputs=False) as episode:
-            observation = await episode.execute(code)
-            score = await episode.score()
+async with AppWorldEnvironment(root, python, num_workers=16) as environment:
+    async with environment.episode(task, "my-run", keep_outputs=False) as episode:
+        observation = await episode.execute(code)
+        score = await episode.score()
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Self
 
-from appworld_tasks.pool import Observation, World, WorkerLost, WorkerPool
+from appworld_tasks.pool import Observation, WorkerLost, WorkerPool, World
 from appworld_tasks.scoring import Score, Scorer
 from appworld_tasks.splits import TaskInfo
 
@@ -52,8 +52,15 @@ class AppWorldEnvironment:
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
-            await stack.enter_async_context(self.pool)
-            await stack.enter_async_context(self.scorer)
+            # Together, because each takes seconds to warm up.
+            parts = (self.pool, self.scorer)
+            results = await asyncio.gather(*(part.__aenter__() for part in parts), return_exceptions=True)
+            for part, result in zip(parts, results, strict=True):
+                if not isinstance(result, BaseException):
+                    stack.push_async_exit(part)
+            for result in results:
+                if isinstance(result, BaseException):
+                    raise result
             self._stack = stack.pop_all()
         return self
 

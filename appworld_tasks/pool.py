@@ -22,7 +22,7 @@ from typing import Any, Self
 from appworld_tasks.processes import EngineError, ForkedProcess, ProcessPool, WorkerLost
 from appworld_tasks.roots import prepare_worker_root
 
-__all__ = ["EngineError", "Observation", "World", "WorkerLost", "WorkerPool"]
+__all__ = ["EngineError", "Observation", "WorkerLost", "WorkerPool", "World"]
 
 NUM_OPEN_ATTEMPTS = 3
 KILL_GRACE_S = 5.0  # for AppWorld to interrupt the code and save, on a busy machine

@@ -46,9 +46,7 @@ class EngineError(RuntimeError):
 class ForkedProcess:
     """One process forked by the fork server, and the connection to it."""
 
-    def __init__(
-        self, server: ForkServer, id: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
+    def __init__(self, server: ForkServer, id: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         loop = asyncio.get_running_loop()
         self.server = server
         self.id = id
@@ -60,7 +58,7 @@ class ForkedProcess:
         self._writer = writer
 
     async def call(self, request: dict[str, Any], timeout_s: float) -> dict[str, Any]:
-        """Send a request and return the reply. Raises WorkerLost; after that, or when cancelled, discard the process."""
+        """Send a request, return the reply. Raises WorkerLost; after that, or when cancelled, discard the process."""
         try:
             async with asyncio.timeout(timeout_s):
                 self._writer.write(json.dumps(request).encode() + b"\n")
@@ -111,7 +109,7 @@ class ForkServer:
         # asyncio forbids sending descriptors through its own sockets; a duplicate shares the connection.
         self._sender = ours.dup()
         self._reader, self._writer = await asyncio.open_connection(sock=ours)
-        self._log = tempfile.TemporaryFile()
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115  lives as long as the server
         environment = {name: os.environ[name] for name in ENVIRONMENT_VARIABLES if name in os.environ}
         environment |= {
             "APPWORLD_ROOT": str(self._root),

@@ -28,7 +28,7 @@ from loop_rl.preflight import check_inputs
 from loop_rl.processes import ManagedProcess, stop_all
 from loop_rl.report import before_after_table, iteration_line
 from loop_rl.run_dir import RunDir
-from loop_rl.server import ServerFailed, VllmServer
+from loop_rl.server import ServerFailed, VllmServer, is_cpu_build
 
 POLL_S = 0.3
 console = Console(highlight=False, soft_wrap=True)
@@ -105,19 +105,28 @@ def _train(run: RunDir, config: Config, servers: list[VllmServer]) -> None:
     """Sampler and trainer side by side until the last version is published."""
     sampler = [sys.executable, "-m", "loop_rl.sampler", "--run-dir", str(run.path), *_server_arguments(servers)]
     trainer = [
-        *(sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch"),
+        *(sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", "--use_deepspeed"),
         *("--num_processes", str(config.trainer.num_processes), "--num_machines", "1", "--mixed_precision", "no"),
         *("--main_process_port", "0", "--dynamo_backend", "no"),
         *("-m", "loop_rl.train", "--run-dir", str(run.path)),
     ]
     processes = [
         ManagedProcess("sampler", sampler, run.logs / "sampler.log"),
-        ManagedProcess("trainer", trainer, run.logs / "trainer.log"),
+        ManagedProcess("trainer", trainer, run.logs / "trainer.log", trainer_environment(config)),
     ]
     try:
         _watch(run, config, processes, servers)
     finally:
         stop_all(processes)
+
+
+def trainer_environment(config: Config) -> dict[str, str]:
+    """Variables of the trainer's ranks: on GPUs, the devices behind those of the vLLM servers."""
+    if is_cpu_build():
+        return {"OMP_NUM_THREADS": "1"}
+    first = config.server.replicas * config.server.tensor_parallel_size
+    devices = range(first, first + config.trainer.num_processes)
+    return {"CUDA_VISIBLE_DEVICES": ",".join(map(str, devices))}
 
 
 def _watch(run: RunDir, config: Config, processes: list[ManagedProcess], servers: list[VllmServer]) -> None:

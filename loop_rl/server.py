@@ -99,6 +99,8 @@ class VllmServer:
             # offset"), so prompts are processed whole.
             flags.append("--no-enable-chunked-prefill")
             arguments["--max-num-batched-tokens"] = max(config.agent.max_context_tokens, _CPU_BATCHED_TOKENS)
+            # Only whole blocks of a prefix are found again. The CPU's default of 128 tokens is longer than most turns.
+            arguments["--block-size"] = 32
         # Not the `vllm` command: the CPU build's distribution has another name, and the command fails to find it.
         module = [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
         options = [str(part) for pair in arguments.items() for part in pair]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -35,3 +36,27 @@ def appworld_root(appworld_python: Path) -> Path:
             shutil.rmtree(root / "data", ignore_errors=True)  # made by another version of the generator
             subprocess.run(command, cwd=REPO, check=True, stdout=subprocess.DEVNULL)
     return root
+
+
+@pytest.fixture(scope="session")
+def served_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a random Qwen2 and its tokenizer in `base`, and adapters with non-zero weights in `v1` to `v3`."""
+    from served import make_served_model
+
+    return make_served_model(tmp_path_factory.mktemp("served"))
+
+
+@pytest.fixture(scope="session")
+def vllm_url(served_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A vLLM server of `served_model`."""
+    from served import served_config
+
+    from loop_rl.server import VllmServer
+
+    server = VllmServer(served_config(served_model), 0, tmp_path_factory.mktemp("logs") / "vllm-0.log")
+    server.start()
+    try:
+        server.wait_until_ready()
+        yield server.url
+    finally:
+        server.stop()

@@ -266,7 +266,7 @@ def test_unknown_task_is_an_error_and_no_endless_loop(run: Run, pool: WorkerPool
         async with pool.world("nothing_1", "x"):
             pass
 
-    with pytest.raises(WorkerLost, match="task nothing_1 does not open: .*doesn't exist"):
+    with pytest.raises(WorkerLost, match=r"task nothing_1 does not open: .*doesn't exist"):
         run(episode())
 
 
@@ -325,13 +325,13 @@ def test_nothing_outlives_the_owner(appworld_root: Path, appworld_python: Path, 
 def test_unusable_roots_and_interpreters_are_named(
     run: Run, tmp_path: Path, appworld_root: Path, appworld_python: Path
 ) -> None:
-    with pytest.raises(RootError, match="no AppWorld data here.* generate"):
+    with pytest.raises(RootError, match=r"no AppWorld data here.* generate"):
         WorkerPool(tmp_path, appworld_python, 1)
     with pytest.raises(RootError, match="'memory'"):
         prepare_worker_root(tmp_path / "in-memory")
     with pytest.raises(RootError, match="make setup"):
         WorkerPool(appworld_root, tmp_path / "bin" / "python", 1)
-    with pytest.raises(RootError, match="not installed here.*make setup"):
+    with pytest.raises(RootError, match=r"not installed here.*make setup"):
         run(WorkerPool(appworld_root, sys.executable, 1).__aenter__())
     with pytest.raises(EngineError, match="does not start"):
         run(WorkerPool(appworld_root, "/bin/false", 1).__aenter__())

@@ -57,14 +57,14 @@ def test_test_tasks_are_refused_in_training(root: Path) -> None:
 
 
 def test_wrong_names_are_met_with_the_nearest(root: Path) -> None:
-    with pytest.raises(SplitError, match="no split 'trian' .* did you mean 'train'"):
+    with pytest.raises(SplitError, match=r"no split 'trian' .* did you mean 'train'"):
         load_split(root, "trian")
-    with pytest.raises(SplitError, match="no task 'a1_3' in this split; did you mean 'a1_[12]'"):
+    with pytest.raises(SplitError, match=r"no task 'a1_3' in this split; did you mean 'a1_[12]'"):
         select_tasks(load_split(root, "train"), ["b2_1", "a1_3"])
     assert [task.task_id for task in select_tasks(load_split(root, "train"), ["b2_1", "a1_1"])] == ["b2_1", "a1_1"]
 
 
 def test_incomplete_task_is_named(root: Path) -> None:
     (root / "data/tasks/d1_1/specs.json").unlink()
-    with pytest.raises(SplitError, match="task d1_1 is incomplete: .*specs.json is missing"):
+    with pytest.raises(SplitError, match=r"task d1_1 is incomplete: .*specs.json is missing"):
         load_split(root, "dev")

@@ -79,9 +79,14 @@ def test_weights_and_metrics_equal_the_reference(updates, reference_update, case
     expected_metrics, expected_weights = reference_update(trainer_ranks.UPDATE_CASES[case])
     for name, expected in expected_metrics.items():
         assert metrics[name] == pytest.approx(expected, rel=1e-4), name
-    assert weights.keys() == expected_weights.keys()
+    before = load_file(updates / f"{case}-{num_ranks}" / "before" / "adapter_model.safetensors")
+    assert weights.keys() == expected_weights.keys() == before.keys()
     for name, weight in weights.items():
-        torch.testing.assert_close(weight, expected_weights[name], atol=1e-5, rtol=0, msg=name)
+        # Against the length of the update: AdamW divides by the gradient's size, so where that is next to zero a single
+        # element takes up rounding errors.
+        error, update = (weight - expected_weights[name]).norm(), (expected_weights[name] - before[name]).norm()
+        print("DIFF", (error/update).item(), (weight - expected_weights[name]).abs().max().item())
+        assert error < 1e-4 * update, name
 
 
 def test_untouched_adapter_is_the_base_and_the_same_everywhere(updates):

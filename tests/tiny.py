@@ -26,7 +26,7 @@ def save_model(folder: Path) -> None:
 def make_config(model: Path, dtype: str = "float32", temperature: float = 1.0, **trainer) -> Config:
     """A config around the model; keywords override settings of the trainer section."""
     defaults = {
-        "learning_rate": 1e-2,
+        "learning_rate": 3e-3,
         "minibatch_rollouts": 5,
         "max_tokens_per_microbatch": 120,
         "logprob_chunk_tokens": 16,

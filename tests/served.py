@@ -1,0 +1,55 @@
+"""A model small enough to be served in a test, and a config around it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from loop_rl.config import Config, parse_config
+
+TEXTS = ["print(apis.spotify.show_song_library(access_token=token)) system user assistant ```python\n"] * 9
+
+
+def make_served_model(folder: Path) -> Path:
+    """Write a random Qwen2 with its tokenizer to `base` and three random adapters to `v1`, `v2`, `v3`."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    from loop_rl.warmup import build_tokenizer
+
+    torch.manual_seed(0)
+    tokenizer = build_tokenizer(TEXTS, vocab_size=300, max_length=1024)
+    shape = {"hidden_size": 64, "intermediate_size": 96, "num_attention_heads": 2, "num_key_value_heads": 1, "num_hidden_layers": 2}
+    # A wide initialisation, so that the distribution is far from uniform and a wrong one is noticed.
+    model_config = Qwen2Config(
+        vocab_size=len(tokenizer),
+        max_position_embeddings=1024,
+        initializer_range=0.2,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        **shape,
+    )
+    model = Qwen2ForCausalLM(model_config)
+    model.save_pretrained(folder / "base")
+    tokenizer.save_pretrained(folder / "base")
+    model = get_peft_model(model, LoraConfig(r=8, lora_alpha=16, target_modules="all-linear"))
+    for version in (1, 2, 3):
+        for name, parameter in model.named_parameters():
+            if "lora_" in name:
+                torch.nn.init.normal_(parameter, std=0.2)
+        model.save_pretrained(folder / f"v{version}")
+    return folder
+
+
+def served_config(served_model: Path, **sections: dict) -> Config:
+    """A config for `make_served_model`; keywords replace settings, section by section."""
+    tree = {
+        "name": "served",
+        "seed": 5,
+        "model": {"path": str(served_model / "base"), "dtype": "float32", "lora": {"rank": 8, "alpha": 16}},
+        "agent": {"prompt": "compact", "max_turns": 3, "max_new_tokens": 24, "max_context_tokens": 1024, "max_observation_tokens": 64},
+        "server": {"args": ["--enforce-eager", "--kv-cache-memory-bytes", "64M"]},
+    }
+    for name, settings in sections.items():
+        tree[name] = (tree.get(name) or {}) | settings if isinstance(settings, dict) else settings
+    return parse_config(tree, source="test")

@@ -1,0 +1,223 @@
+"""The whole thing for real: AppWorld, vLLM, sampler, DeepSpeed trainer, supervisor, on the embedded default.
+
+One run, cut short in the ways a run gets cut short, must end where it should: with a policy that succeeds more often.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from safetensors.numpy import load_file
+
+from loop_rl.metrics import read_metrics
+from loop_rl.rollout import read_rollouts, write_rollouts
+from loop_rl.run_dir import RunDir
+
+REPO = Path(__file__).resolve().parent.parent
+NUM_ITERATIONS = 8
+PATIENCE_S = 900
+
+
+class Supervisor:
+    """`make train`, without the installation."""
+
+    def __init__(self, runs_dir: Path, root: Path) -> None:
+        self.run = RunDir(runs_dir / "e2e")
+        settings = [
+            "name=e2e",
+            f"runs_dir={runs_dir}",
+            f"tasks.root={root}",
+            f"trainer.num_iterations={NUM_ITERATIONS}",
+            "sampler.tasks_per_iteration=8",
+            "evaluation.split=dev",
+        ]
+        self.command = [sys.executable, "-m", "loop_rl.launch", "--config", "configs/tiny.yaml", *settings]
+
+    def start(self) -> subprocess.Popen:
+        return subprocess.Popen(
+            self.command, cwd=REPO, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+        )
+
+    def wait_until(self, process: subprocess.Popen, condition) -> None:
+        deadline = time.monotonic() + PATIENCE_S
+        while not condition():
+            assert process.poll() is None, process.stdout.read()
+            assert time.monotonic() < deadline, "nothing happened"
+            time.sleep(0.1)
+
+
+def processes_of(run: RunDir) -> dict[int, str]:
+    """Processes that name the run on their command line, or descend from one that does."""
+    commands, parents = {}, {}
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            try:
+                commands[int(folder.name)] = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+                parents[int(folder.name)] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            except (FileNotFoundError, ProcessLookupError):
+                pass
+    mine = {pid for pid, command in commands.items() if str(run.path) in command}
+    while more := {pid for pid, parent in parents.items() if parent in mine} - mine:
+        mine |= more
+    return {pid: commands[pid] for pid in mine}
+
+
+def rollout_files(run: RunDir) -> set[str]:
+    return {path.name for path in run.train_rollouts.glob("*.parquet")}
+
+
+@pytest.fixture(scope="module")
+def supervisor(tmp_path_factory, appworld_root) -> Supervisor:
+    return Supervisor(tmp_path_factory.mktemp("runs"), appworld_root)
+
+
+def test_ctrl_c_stops_everything_and_loses_nothing(supervisor):
+    process = supervisor.start()
+    run = supervisor.run
+    supervisor.wait_until(process, lambda: run.latest_version() >= 1 and list(run.unfinished_rollouts.glob("*.parquet")))
+    running = processes_of(run)
+    assert len(running) >= 4, running
+    groups, pieces = rollout_files(run), {path.name for path in run.unfinished_rollouts.glob("*.parquet")}
+    process.send_signal(signal.SIGINT)
+    started = time.monotonic()
+    output, _ = process.communicate(timeout=30)
+    assert time.monotonic() - started < 10
+    assert process.returncode == 130
+    assert "stopped; the same command goes on from here" in output
+    left = {pid: command for pid, command in running.items() if Path(f"/proc/{pid}").exists() and pid in processes_of(run)}
+    assert not left
+    kept = rollout_files(run) | {path.name for path in run.unfinished_rollouts.glob("*.parquet")}
+    assert groups <= kept
+    for piece in pieces - kept:  # its group was finished meanwhile
+        assert f"group-{re.search(r'g(\d+)', piece)[1]}.parquet" in kept
+
+
+def test_a_killed_trainer_ends_the_run_with_the_reason(supervisor):
+    process = supervisor.start()
+    run = supervisor.run
+
+    def trainers() -> list[int]:
+        return [pid for pid, command in processes_of(run).items() if "loop_rl.train " in command and " launch " not in command]
+
+    supervisor.wait_until(process, lambda: run.latest_version() >= 2 and trainers())
+    os.kill(trainers()[0], signal.SIGKILL)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "trainer ended with exit status" in output or "trainer killed by" in output
+    assert not processes_of(run)
+
+
+def test_the_run_goes_on_to_its_end_and_has_learned(supervisor):
+    versions_before = supervisor.run.latest_version()
+    groups_before = {name: (supervisor.run.train_rollouts / name).stat().st_mtime_ns for name in rollout_files(supervisor.run)}
+    process = supervisor.start()
+    output, _ = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == 0, output
+    assert f"goes on after iteration {versions_before} of {NUM_ITERATIONS}" in output
+    assert re.search(r"TGC.*\[.*\].*[+-]\d+\.\d", output), output
+    lines = read_metrics(supervisor.run)
+    assert [line["iteration"] for line in lines] == list(range(NUM_ITERATIONS))
+    success = [line["rollout/success"] for line in lines]
+    assert sum(success[-2:]) / 2 >= sum(success[:2]) / 2 + 0.1, success
+    assert max(line["rollout/staleness_max"] for line in lines) <= 1
+    for name, modified in groups_before.items():  # nothing finished was sampled again
+        assert (supervisor.run.train_rollouts / name).stat().st_mtime_ns == modified
+    differences = [line["policy/logprob_diff_max"] for line in lines if "policy/logprob_diff_max" in line]
+    assert differences and max(differences) < 1e-3
+
+
+def test_a_finished_run_is_left_alone(supervisor):
+    before = {path: path.stat().st_mtime_ns for path in supervisor.run.path.rglob("*.safetensors")}
+    result = subprocess.run(supervisor.command, cwd=REPO, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0
+    assert "is finished" in result.stdout
+    assert {path: path.stat().st_mtime_ns for path in supervisor.run.path.rglob("*.safetensors")} == before
+
+
+def test_another_config_under_the_same_name_is_refused(supervisor):
+    command = [*supervisor.command, "trainer.learning_rate=0.5"]
+    result = subprocess.run(command, cwd=REPO, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 1
+    assert result.stderr.startswith("error: ") and "another config (trainer.learning_rate" in result.stderr
+
+
+def test_appworld_evaluate_prints_the_same_figures(supervisor, appworld_root):
+    figures = json.loads(supervisor.run.evaluation_file(NUM_ITERATIONS, "dev").read_text())
+    appworld = REPO / ".venv-appworld" / "bin" / "appworld"
+    command = [appworld, "evaluate", figures["experiment"], "dev", "--root", appworld_root]
+    subprocess.run(command, cwd=REPO, check=True, capture_output=True, timeout=120)
+    outputs = appworld_root / "experiments" / "outputs" / figures["experiment"]
+    theirs = json.loads((outputs / "evaluations" / "dev.json").read_text())["aggregate"]
+    assert theirs["task_goal_completion"] == round(100 * figures["TGC"]["all"]["value"], 1)
+    assert theirs["scenario_goal_completion"] == round(100 * figures["SGC"]["all"]["value"], 1)
+
+
+def _train(run: RunDir) -> subprocess.Popen:
+    command = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", "--use_deepspeed", "--num_processes", "1"]
+    command += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
+    return subprocess.Popen(
+        [*command, "-m", "loop_rl.train", "--run-dir", str(run.path)],
+        cwd=REPO,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+
+
+def _replay(supervisor: Supervisor, folder: Path, num_iterations: int) -> RunDir:
+    """A run whose sampling is done already: the rollouts of another run."""
+    run = RunDir(folder)
+    shutil.copytree(supervisor.run.train_rollouts, run.train_rollouts)
+    config = supervisor.run.config_file.read_text()
+    run.config_file.write_text(config.replace(f"num_iterations: {NUM_ITERATIONS}", f"num_iterations: {num_iterations}"))
+    return run
+
+
+def test_killed_again_and_again_training_ends_with_the_same_weights(supervisor, tmp_path):
+    num_iterations = 3
+    straight, broken = (_replay(supervisor, tmp_path / name, num_iterations) for name in ("straight", "broken"))
+    assert _train(straight).wait(PATIENCE_S) == 0
+    # Killed while training the first iteration, after the first checkpoint, and just when the second policy appears.
+    moments = [
+        lambda: broken.read_status("trainer").get("phase") == "training",
+        lambda: any(broken.checkpoints.glob("step-000001")),
+        lambda: broken.latest_version() == 2,
+    ]
+    for moment in moments:
+        process = _train(broken)
+        while not moment():
+            assert process.poll() is None
+            time.sleep(0.01)
+        for pid in processes_of(broken):
+            os.kill(pid, signal.SIGKILL)
+        process.wait()
+    assert _train(broken).wait(PATIENCE_S) == 0
+    for version in range(1, num_iterations + 1):
+        one, other = (load_file(run.adapter(version) / "adapter_model.safetensors") for run in (straight, broken))
+        assert one.keys() == other.keys()
+        assert all((one[name] == other[name]).all() for name in one)
+    assert [line["iteration"] for line in read_metrics(broken)] == list(range(num_iterations))
+
+
+def test_an_iteration_without_any_advantage_is_skipped_and_counted(supervisor, tmp_path):
+    run = _replay(supervisor, tmp_path / "flat", num_iterations=2)
+    for group_id in range(8):  # the first iteration
+        rollouts = [replace(rollout, reward=0.5) for rollout in read_rollouts(run.group_file(group_id))]
+        write_rollouts(run.group_file(group_id), rollouts)
+    assert _train(run).wait(PATIENCE_S) == 0
+    first, second = read_metrics(run)
+    assert (first["rollout/share_filtered"], first["policy/num_steps"]) == (1.0, 0)
+    assert second["policy/num_steps"] > 0
+    weights = load_file(run.adapter(1) / "adapter_model.safetensors")
+    assert all((weight == 0).all() for name, weight in weights.items() if "lora_B" in name)

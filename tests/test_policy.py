@@ -1,0 +1,217 @@
+"""Tokens and log-probabilities of a real vLLM server, and the policy versions that it holds."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+import torch
+from peft import PeftModel
+from served import served_config
+from transformers import AutoModelForCausalLM
+
+from loop_rl.policy import PolicyClient, PolicyDirectory, PolicyError, Sample
+from loop_rl.run_dir import RunDir
+from loop_rl.server import ServerFailed, VllmServer
+
+STOP_ID = 2  # <|im_end|>
+PROMPT = list(range(40, 80))
+
+
+def client(*urls: str) -> PolicyClient:
+    return PolicyClient(urls, STOP_ID, logs="runs/x/logs")
+
+
+def held_names(url: str) -> set[str]:
+    with urllib.request.urlopen(f"{url}/v1/models") as reply:
+        return {model["id"] for model in json.load(reply)["data"]}
+
+
+def reference_logprobs(model, sample: Sample, temperature: float) -> torch.Tensor:
+    """Log-probabilities of the sampled tokens by transformers, in float32."""
+    with torch.no_grad():
+        logits_TV = model(torch.tensor([PROMPT + sample.token_ids])).logits[0, len(PROMPT) - 1 : -1]
+    logprobs_TV = torch.log_softmax(logits_TV / temperature, dim=-1)
+    return logprobs_TV.gather(1, torch.tensor(sample.token_ids)[:, None])[:, 0]
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.6])
+def test_logprobs_are_those_of_transformers_for_the_base_and_for_an_adapter(vllm_url, served_model, temperature):
+    async def sample() -> list[Sample]:
+        async with client(vllm_url) as policy:
+            base = [await policy.sample(PROMPT, 60, temperature, seed, version=0) for seed in range(3)]
+            await policy.load_version(1, served_model / "v1")
+            return base + [await policy.sample(PROMPT, 60, temperature, seed) for seed in range(3)]
+
+    samples = asyncio.run(sample())
+    assert [s.policy_version for s in samples] == [0, 0, 0, 1, 1, 1]
+    model = AutoModelForCausalLM.from_pretrained(served_model / "base", dtype=torch.float32, attn_implementation="eager")
+    models = {0: model.eval()}
+    expected = [reference_logprobs(models[0], s, temperature) for s in samples[:3]]
+    models[1] = PeftModel.from_pretrained(model, served_model / "v1").eval()
+    expected += [reference_logprobs(models[1], s, temperature) for s in samples[3:]]
+    for s, logprobs in zip(samples, expected, strict=True):
+        assert len(s.token_ids) == len(s.logprobs)
+        assert (torch.tensor(s.logprobs) - logprobs).abs().max() < 1e-3
+    # The adapter matters: under the base the second half would be off by far more.
+    with models[1].disable_adapter():
+        assert (torch.tensor(samples[3].logprobs) - reference_logprobs(models[1], samples[3], temperature)).abs().max() > 0.1
+
+
+def test_an_action_ends_with_the_end_of_turn_token_or_at_the_limit_and_a_seed_repeats_it(vllm_url):
+    async def sample() -> tuple[list[Sample], list[Sample]]:
+        async with client(vllm_url) as policy:
+            first = await asyncio.gather(*(policy.sample(PROMPT, 200, 1.0, seed) for seed in range(24)))
+            again = [await policy.sample(PROMPT, 200, 1.0, seed) for seed in range(3)]
+            assert policy.num_generated_tokens == sum(len(s.token_ids) for s in [*first, *again])
+            return first, again
+
+    samples, again = asyncio.run(sample())
+    assert [s.token_ids for s in again] == [s.token_ids for s in samples[:3]]
+    assert len({tuple(s.token_ids) for s in samples}) == 24
+    assert any(s.token_ids[-1] == STOP_ID for s in samples)
+    for s in samples:
+        assert STOP_ID not in s.token_ids[:-1]
+        assert s.token_ids[-1] == STOP_ID or len(s.token_ids) == 200
+
+
+def test_many_long_seeded_prompts_at_once_do_not_kill_the_server(vllm_url):
+    async def sample() -> None:
+        async with client(vllm_url) as policy:
+            prompts = [[3 + (i * 7 + j) % 290 for j in range(900)] for i in range(12)]
+            await asyncio.gather(*(policy.sample(prompt, 8, 1.0, seed=1) for prompt in prompts))
+
+    asyncio.run(sample())
+
+
+def test_every_turn_is_answered_by_the_newest_version_and_old_ones_are_dropped_when_unused(vllm_url, served_model):
+    async def change_versions() -> None:
+        async with client(vllm_url) as policy:
+            await policy.load_version(1, served_model / "v1")
+            long = asyncio.create_task(policy.sample(PROMPT, 900, 1e-6, seed=0))
+            await asyncio.sleep(0.05)
+            await policy.load_version(2, served_model / "v2")
+            await policy.load_version(3, served_model / "v3")
+            if not long.done():
+                assert "v000001" in held_names(vllm_url), "dropped while a request used it"
+            assert (await policy.sample(PROMPT, 4, 1.0, seed=0)).policy_version == 3
+            assert (await long).policy_version == 1
+            await policy.load_version(4, served_model / "v1")
+            assert held_names(vllm_url) == {"base", "v000003", "v000004"}
+        async with client(vllm_url) as restarted:  # finds version 4 on the server
+            await restarted.load_version(4, served_model / "v1")
+            assert (await restarted.sample(PROMPT, 4, 1.0, seed=0)).policy_version == 4
+
+    asyncio.run(change_versions())
+
+
+def test_published_versions_are_picked_up(vllm_url, served_model, tmp_path):
+    async def follow() -> None:
+        run = RunDir(tmp_path)
+        async with client(vllm_url) as policy:
+            directory = PolicyDirectory(run, policy, poll_s=0.05)
+            following = asyncio.create_task(directory.follow())
+            await asyncio.wait_for(directory.wait_for(0), 5)
+            waiting = asyncio.create_task(directory.wait_for(7))
+            await asyncio.sleep(0.2)
+            assert not waiting.done() and policy.latest_version == 0
+            run.policy.mkdir()
+            os.symlink(served_model / "v2", run.adapter(7))
+            await asyncio.wait_for(waiting, 10)
+            assert policy.latest_version == 7
+            following.cancel()
+
+    asyncio.run(follow())
+
+
+def test_requests_go_to_the_least_loaded_server():
+    policy = client("http://a", "http://b")
+    chosen = []
+
+    async def post(server, path, request, timeout_s):
+        chosen.append(server.url)
+        await asyncio.sleep(0.01)
+        return json.dumps({"choices": [{"token_ids": [5], "logprobs": {"token_logprobs": [-1.0]}}]})
+
+    policy._post = post
+    asyncio.run(_gather(*(policy.sample(PROMPT, 1, 1.0, 0) for _ in range(6))))
+    assert chosen == ["http://a", "http://b"] * 3
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [
+        {"token_ids": [5, 6], "logprobs": {"token_logprobs": [-1.0]}},
+        {"token_ids": [], "logprobs": {"token_logprobs": []}},
+        {"token_ids": [5], "logprobs": {"token_logprobs": [float("nan")]}},
+    ],
+)
+def test_tokens_without_their_logprobs_are_refused(choice):
+    policy = client("http://a")
+
+    async def post(*_):
+        return json.dumps({"choices": [choice]})
+
+    policy._post = post
+    with pytest.raises(PolicyError, match="vLLM server http://a returned"):
+        asyncio.run(policy.sample(PROMPT, 2, 1.0, 0))
+
+
+def test_a_dead_server_and_a_bad_request_are_clear_errors(vllm_url, tmp_path):
+    async def sample(url: str, prompt: list[int]) -> None:
+        async with client(url) as policy:
+            await policy.sample(prompt, 4, 1.0, 0)
+
+    async def load() -> None:
+        async with client(vllm_url) as policy:
+            await policy.load_version(9, tmp_path)
+
+    started = time.monotonic()
+    with pytest.raises(PolicyError, match=r"vLLM server http://127.0.0.1:9 does not answer \(.*\); see runs/x/logs/vllm-"):
+        asyncio.run(sample("http://127.0.0.1:9", PROMPT))
+    assert time.monotonic() - started < 5
+    with pytest.raises(PolicyError, match="/v1/completions with status 400"):
+        asyncio.run(sample(vllm_url, [10**6]))
+    with pytest.raises(PolicyError, match="/v1/load_lora_adapter with status 404: .*v000009"):
+        asyncio.run(load())
+
+
+def test_a_server_that_cannot_start_shows_why(served_model, tmp_path):
+    server = VllmServer(served_config(served_model, server={"args": ["--no-such-option"]}), 0, tmp_path / "vllm-0.log")
+    server.start()
+    try:
+        with pytest.raises(ServerFailed, match=r"(?s)exit status 2; last lines of .*vllm-0.log:.*--no-such-option"):
+            server.wait_until_ready()
+    finally:
+        server.stop()
+
+
+def test_stopping_a_server_that_is_still_starting_leaves_no_process(served_model, tmp_path):
+    server = VllmServer(served_config(served_model), 0, tmp_path / "vllm-0.log")
+    server.stop()  # not started: nothing to do
+    server.start()
+    time.sleep(1.0)
+    server.stop()
+    assert server.process.poll() is not None
+    assert not _session_members(server.process.pid)
+
+
+def _session_members(session: int) -> list[str]:
+    members = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rsplit(")", 1)[1].split()
+        except OSError:
+            continue
+        if int(fields[3]) == session and fields[0] != "Z":
+            members.append(stat.parent.name)
+    return members
+
+
+async def _gather(*coroutines):
+    return await asyncio.gather(*coroutines)

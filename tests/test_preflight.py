@@ -1,0 +1,78 @@
+"""What a user can get wrong before a run starts: one clear line each, and nothing started."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from loop_rl.config import ConfigError, load_config
+from loop_rl.preflight import check_inputs
+
+REPO = Path(__file__).resolve().parent.parent
+
+
+def config(root, *overrides):
+    python = f"tasks.python={REPO}/.venv-appworld/bin/python"
+    model = f"model.path={REPO}/models/tiny"
+    return load_config(REPO / "configs" / "tiny.yaml", [f"tasks.root={root}", python, model, *overrides])
+
+
+def refusal(config) -> str:
+    with pytest.raises(ConfigError) as error:
+        check_inputs(config)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_good_input_passes(appworld_root):
+    check_inputs(config(appworld_root))
+
+
+def test_no_appworld_installation(appworld_root):
+    assert "run `make setup`" in refusal(config(appworld_root, "tasks.python=/nowhere/bin/python"))
+
+
+def test_no_data_root(tmp_path):
+    message = refusal(config(tmp_path / "nothing"))
+    assert "no AppWorld data here" in message and "generate" in message
+
+
+def test_a_root_that_appworld_would_misread(tmp_path):
+    assert "'memory'" in refusal(config(tmp_path / "memory-lane"))
+
+
+def test_no_tasks_of_the_difficulty(appworld_root):
+    assert "no tasks of difficulty [3]" in refusal(config(appworld_root, "tasks.difficulties=[3]"))
+
+
+def test_a_model_path_that_is_nothing(appworld_root, tmp_path):
+    message = refusal(config(appworld_root, f"model.path={tmp_path}/nothing"))
+    assert f"{tmp_path}/nothing" in message and "model.path" in message
+
+
+def test_a_model_without_tokenizer(appworld_root, tmp_path):
+    shutil.copy(REPO / "models" / "tiny" / "config.json", tmp_path)
+    message = refusal(config(appworld_root, f"model.path={tmp_path}"))
+    assert str(tmp_path) in message and "no tokenizer" in message
+
+
+def test_a_tokenizer_without_chat_template(appworld_root, tmp_path):
+    for name in ("config.json", "tokenizer.json"):
+        shutil.copy(REPO / "models" / "tiny" / name, tmp_path)
+    settings = json.loads((REPO / "models" / "tiny" / "tokenizer_config.json").read_text())
+    settings.pop("chat_template", None)
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
+    message = refusal(config(appworld_root, f"model.path={tmp_path}"))
+    assert str(tmp_path) in message and "no chat template" in message
+
+
+def test_the_command_says_it_in_one_line_and_makes_no_run(tmp_path):
+    command = [sys.executable, "-m", "loop_rl.launch", "--config", "configs/tiny.yaml", f"runs_dir={tmp_path}/runs"]
+    command += [f"tasks.root={tmp_path}/nothing"]
+    result = subprocess.run(command, cwd=REPO, capture_output=True, text=True)
+    assert result.returncode == 1
+    assert result.stderr.startswith("error: ") and result.stderr.count("\n") == 1
+    assert not (tmp_path / "runs").exists()
