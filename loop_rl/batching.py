@@ -54,7 +54,7 @@ class Sample:
 
 
 def shuffled_minibatches(num_samples: int, size: int, seed: int, iteration: int, epoch: int) -> list[list[int]]:
-    """Indices 0..num_samples-1 in an order given by (seed, iteration, epoch), cut into minibatches; the last may be short."""
+    """Indices 0..num_samples-1, ordered by (seed, iteration, epoch) and cut into minibatches; the last may be short."""
     order = list(range(num_samples))
     random.Random(f"{seed}/{iteration}/{epoch}").shuffle(order)
     return [order[start : start + size] for start in range(0, num_samples, size)]
@@ -88,27 +88,27 @@ def collate(samples: Sequence[Sample], num_rollouts: int) -> MicroBatch:
     if not samples:
         return _dummy()
     input_ids_BT = torch.zeros(len(samples), max(sample.num_tokens for sample in samples), dtype=torch.int64)
-    columns: dict[str, list] = {"rows": [], "positions": [], "targets": [], "logprobs": [], "advantages": [], "weights": [], "versions": []}
+    rows, positions, targets, logprobs, advantages, weights, versions = [], [], [], [], [], [], []
     for row, sample in enumerate(samples):
         sequence = sample.sequence
         input_ids_BT[row, : sample.num_tokens] = torch.tensor(sequence.token_ids)
         actions = [position for position, is_action in enumerate(sequence.action_mask) if is_action]
-        columns["rows"] += [row] * len(actions)
-        columns["positions"] += [position - 1 for position in actions]
-        columns["targets"] += [sequence.token_ids[position] for position in actions]
-        columns["logprobs"] += [sequence.logprobs[position] for position in actions]
-        columns["advantages"] += [sample.advantage] * len(actions)
-        columns["weights"] += [1 / (num_rollouts * len(actions))] * len(actions)
-        columns["versions"] += [sequence.versions[position] for position in actions]
+        rows += [row] * len(actions)
+        positions += [position - 1 for position in actions]
+        targets += [sequence.token_ids[position] for position in actions]
+        logprobs += [sequence.logprobs[position] for position in actions]
+        advantages += [sample.advantage] * len(actions)
+        weights += [1 / (num_rollouts * len(actions))] * len(actions)
+        versions += [sequence.versions[position] for position in actions]
     return MicroBatch(
         input_ids_BT,
-        rows_N=torch.tensor(columns["rows"]),
-        positions_N=torch.tensor(columns["positions"]),
-        targets_N=torch.tensor(columns["targets"]),
-        behaviour_logprobs_N=torch.tensor(columns["logprobs"], dtype=torch.float32),
-        advantages_N=torch.tensor(columns["advantages"], dtype=torch.float32),
-        weights_N=torch.tensor(columns["weights"], dtype=torch.float32),
-        versions_N=torch.tensor(columns["versions"]),
+        rows_N=torch.tensor(rows),
+        positions_N=torch.tensor(positions),
+        targets_N=torch.tensor(targets),
+        behaviour_logprobs_N=torch.tensor(logprobs, dtype=torch.float32),
+        advantages_N=torch.tensor(advantages, dtype=torch.float32),
+        weights_N=torch.tensor(weights, dtype=torch.float32),
+        versions_N=torch.tensor(versions),
         num_tokens=sum(sample.num_tokens for sample in samples),
     )
 
@@ -117,5 +117,13 @@ def _dummy() -> MicroBatch:
     """The cheapest pass that visits every parameter and gives a zero gradient."""
     zero_N, zero_float_N = torch.zeros(1, dtype=torch.int64), torch.zeros(1)
     return MicroBatch(
-        torch.zeros(1, 2, dtype=torch.int64), zero_N, zero_N, zero_N, zero_float_N, zero_float_N, zero_float_N, zero_N - 1, num_tokens=0
+        torch.zeros(1, 2, dtype=torch.int64),
+        rows_N=zero_N,
+        positions_N=zero_N,
+        targets_N=zero_N,
+        behaviour_logprobs_N=zero_float_N,
+        advantages_N=zero_float_N,
+        weights_N=zero_float_N,
+        versions_N=zero_N,
+        num_tokens=0,
     )

@@ -35,10 +35,14 @@ class ChatError(ValueError):
 
 def load_tokenizer(path: str) -> Any:
     """Load the tokenizer of a model. Raises ChatError: there is none under `path`, or it has no chat template."""
-    from transformers import AutoTokenizer
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+    from transformers.models.auto.tokenization_auto import get_tokenizer_config
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path)
+        # AutoTokenizer gives every Qwen2 model Qwen2's own tokenizer, also where the folder says that its tokenizer.json
+        # is to be taken as it is.
+        as_it_is = get_tokenizer_config(path).get("tokenizer_class") in ("TokenizersBackend", "PreTrainedTokenizerFast")
+        tokenizer = (PreTrainedTokenizerFast if as_it_is else AutoTokenizer).from_pretrained(path)
     except (OSError, ValueError, KeyError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ChatError(
@@ -89,13 +93,15 @@ class Chat:
         closing = self._encode_template(between)
         if not closing or not tokenizer.added_tokens_decoder.get(closing[0]):
             raise ChatError(
-                f"{self._name}: the chat template does not end an assistant turn with a special token but with {between!r}"
+                f"{self._name}: the chat template does not end an assistant turn with a special token, "
+                f"but with {between!r}"
             )
         self.end_of_turn_id = closing[0]
         self._before_observation = closing[1:]
         self._after_observation = self._encode_template(generation)
         # Tokenizers that add a space in front of every piece would make the conversation drift from its template.
-        if self.decode(closing + self.encode(observation) + self._after_observation) != between + observation + generation:
+        pieces = closing + self.encode(observation) + self._after_observation
+        if self.decode(pieces) != between + observation + generation:
             raise ChatError(f"{self._name}: the tokenizer cannot encode a conversation piece by piece")
 
     @classmethod
@@ -150,7 +156,9 @@ class Chat:
 
     def encode(self, text: str) -> list[int]:
         """Encode contents: special tokens written out in `text` become ordinary tokens."""
-        return self.tokenizer.encode(_storable(text), add_special_tokens=False, split_special_tokens=True, verbose=False)
+        return self.tokenizer.encode(
+            _storable(text), add_special_tokens=False, split_special_tokens=True, verbose=False
+        )
 
     def decode(self, ids: list[int]) -> str:
         """Text of tokens, special ones written out."""

@@ -7,7 +7,7 @@
     policy/v000012/            the adapter of that version
 
 The checkpoint comes first, then the policy: a version that others have seen can always be resumed from, and a policy
-that a crash kept back is published on resuming. The rename protects against processes that die, not against a power cut.
+that a crash kept back is published on resuming. The rename protects against processes that die, not against power cuts.
 """
 
 from __future__ import annotations

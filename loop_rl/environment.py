@@ -50,6 +50,4 @@ class Episode(Protocol):
 class Environment(Protocol):
     """Hands out episodes; bounded by its own number of workers."""
 
-    def episode(
-        self, task: Task, experiment_name: str, keep_outputs: bool
-    ) -> AbstractAsyncContextManager[Episode]: ...
+    def episode(self, task: Task, experiment_name: str, keep_outputs: bool) -> AbstractAsyncContextManager[Episode]: ...

@@ -153,7 +153,9 @@ def main() -> int:
             else:
                 figures = _evaluate_with_server(run, config, version, split, args.server)
         console.print(evaluation_table(figures, f"policy version {version} on {split}"))
-        console.print(f"AppWorld's own figures: appworld evaluate {figures['experiment']} {split} --root {config.tasks.root}")
+        console.print(
+            f"AppWorld's own figures: appworld evaluate {figures['experiment']} {split} --root {config.tasks.root}"
+        )
     except (ValueError, OSError, PolicyError, ScoringError, EngineError, ServerFailed) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

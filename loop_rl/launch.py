@@ -52,7 +52,9 @@ def launch(config: Config) -> None:
         if done == total and run.evaluation_file(total, config.evaluation.split).exists():
             console.print(f"Run {run.path} is finished; another name= starts a new one.")
         else:
-            console.print(f"Run {run.path}: " + (f"goes on after iteration {done} of {total}" if done else f"{total} iterations"))
+            console.print(
+                f"Run {run.path}: " + (f"goes on after iteration {done} of {total}" if done else f"{total} iterations")
+            )
             _work(run, config)
         split = config.evaluation.split
         before, after = (json.loads(run.evaluation_file(version, split).read_text()) for version in (0, total))
@@ -180,7 +182,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", type=Path, required=True, help="YAML file, see configs/")
     parser.add_argument("--dry-run", action="store_true", help="print the resolved config and stop")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="dotted settings, such as trainer.zero_stage=3")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="dotted settings, such as trainer.zero_stage=3"
+    )
     args = parser.parse_args()
     # A supervisor that is told to end ends its children too, exactly as on Ctrl-C.
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))

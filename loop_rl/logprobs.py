@@ -36,12 +36,12 @@ class LogprobHead(nn.Module):
 
     def forward(self, hidden_NH: Tensor, targets_N: Tensor) -> tuple[Tensor, Tensor]:
         """Float32 log-probabilities of targets_N (int64), with gradient, and entropies in nats, without; both [N]."""
-        chunks = [
-            # Non-reentrant: the reentrant kind fails under ZeRO 2 and 3.
-            checkpoint(self._chunk, hidden_CH, targets_C, use_reentrant=False)
-            for hidden_CH, targets_C in zip(hidden_NH.split(self.chunk_tokens), targets_N.split(self.chunk_tokens), strict=True)
+        chunks = zip(hidden_NH.split(self.chunk_tokens), targets_N.split(self.chunk_tokens), strict=True)
+        # Non-reentrant: the reentrant kind fails under ZeRO 2 and 3.
+        results = [
+            checkpoint(self._chunk, hidden_CH, targets_C, use_reentrant=False) for hidden_CH, targets_C in chunks
         ]
-        logprobs, entropies = zip(*chunks, strict=True)
+        logprobs, entropies = zip(*results, strict=True)
         return torch.cat(logprobs), torch.cat(entropies)
 
     def _chunk(self, hidden_CH: Tensor, targets_C: Tensor) -> tuple[Tensor, Tensor]:

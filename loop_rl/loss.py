@@ -24,7 +24,9 @@ class Surrogate:
     """True where the clipped term is the smaller one, so the token gives no gradient."""
 
 
-def clipped_surrogate(logprobs_N: Tensor, behaviour_logprobs_N: Tensor, advantages_N: Tensor, clip_epsilon: float) -> Surrogate:
+def clipped_surrogate(
+    logprobs_N: Tensor, behaviour_logprobs_N: Tensor, advantages_N: Tensor, clip_epsilon: float
+) -> Surrogate:
     """min(r_t A, clip(r_t, 1-eps, 1+eps) A) with r_t = exp(log pi_theta - log pi_behaviour).
 
     PPO, arXiv 1707.06347, equation 7, with the episode's advantage at each of its tokens, as in LOOP, arXiv 2502.01600,

@@ -1,8 +1,8 @@
 """Token-in, token-out client of the vLLM servers, and the policy versions they hold.
 
-A policy version is a LoRA adapter with a name of its own (`v000012`), so every request says which version answers it and
-no server is ever paused; version 0 is the base model itself. An episode may change versions between two turns, never
-inside one.
+A policy version is a LoRA adapter with a name of its own (`v000012`), so every request says which version answers it
+and no server is ever paused; version 0 is the base model itself. An episode may change versions between two turns,
+never inside one.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from loop_rl.server import BASE_MODEL
 _NUM_ATTEMPTS = 3
 _RETRY_WAIT_S = 0.5
 _CONNECT_TIMEOUT_S = 10.0
-_GENERATE_TIMEOUT_S = 900.0
+_GENERATE_TIMEOUT_S = 600.0
 _LOAD_TIMEOUT_S = 120.0
 _NUM_VERSIONS_KEPT = 2
 
@@ -154,7 +154,11 @@ class PolicyClient:
     async def _request(
         self, method: str, server: _Server, path: str, timeout_s: float, request: dict[str, Any] | None
     ) -> str:
-        """Body of the answer. A request that failed is sent again: sampling it twice costs time, nothing else."""
+        """Body of the answer.
+
+        A request that failed is sent again: sampling it twice costs time, nothing else. One that got no answer in all
+        its time is not, as that server hangs.
+        """
         timeout = aiohttp.ClientTimeout(total=timeout_s, sock_connect=_CONNECT_TIMEOUT_S)
         for attempt in range(1, _NUM_ATTEMPTS + 1):
             try:
@@ -165,8 +169,11 @@ class PolicyClient:
                 problem = f"answers {path} with status {reply.status}: {body.strip()[:300]}"
                 if reply.status < 500:
                     break  # the request is at fault, and would be again
-            except (aiohttp.ClientError, TimeoutError) as error:
+            except aiohttp.ClientError as error:
                 problem = f"does not answer ({error or type(error).__name__})"
+            except TimeoutError:
+                problem = f"has not answered {path} within {timeout_s:.0f} s"
+                break
             if attempt < _NUM_ATTEMPTS:
                 await asyncio.sleep(_RETRY_WAIT_S * attempt)
         raise PolicyError(f"vLLM server {server.url} {problem}; see {self._logs}/vllm-*.log")

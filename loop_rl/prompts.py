@@ -40,11 +40,11 @@ until a page comes back empty.
 How to work
 - Take small steps at first; read what comes back before you rely on it. When something fails, read the error and the \
 documentation, and try another way.
-- Use only the apps. Do not read or write files of this computer, do not reach for the internet, and take the date and \
-time from the session.
+- Use only the apps. Do not read or write files of this computer, do not reach for the internet, and take the date \
+and time from the session.
 - "The file system" means the file_system app. "My account", "my playlist" and the like are your supervisor's.
-- Do what was asked and nothing besides: no extra messages, purchases or clean-ups. Nobody answers questions; decide for \
-yourself.
+- Do what was asked and nothing besides: no extra messages, purchases or clean-ups. Nobody answers questions; decide \
+for yourself.
 - When everything is done, call apis.supervisor.complete_task(). If the task asks for a piece of information, pass it: \
 apis.supervisor.complete_task(answer=...), as a bare number, word or name without a sentence around it. \
 If it cannot be done, apis.supervisor.complete_task(status="fail")."""
@@ -78,7 +78,7 @@ _EXAMPLE_TURNS = [
     ),
     (
         "The password is among the supervisor's account passwords, the user name is the email address.",
-        "email = apis.supervisor.show_profile()[\"email\"]\n"
+        'email = apis.supervisor.show_profile()["email"]\n'
         'passwords = {a["account_name"]: a["password"] for a in apis.supervisor.show_account_passwords()}\n'
         'token = apis.spotify.login(username=email, password=passwords["spotify"])["access_token"]\n'
         "print(apis.spotify.show_song_library(access_token=token)[:1])",
@@ -140,7 +140,9 @@ def _full_task(supervisor: dict[str, str], datetime: str, instruction: str) -> s
 
 def _compact(task: Task) -> list[Message]:
     person = task.supervisor
-    about = f"{person['first_name']} {person['last_name']} {person['email']} {person['phone_number']} {task.datetime[:10]}"
+    about = (
+        f"{person['first_name']} {person['last_name']} {person['email']} {person['phone_number']} {task.datetime[:10]}"
+    )
     return [_message("system", about), _message("user", task.instruction)]
 
 

@@ -180,7 +180,9 @@ def write_rollouts(path: Path, rollouts: Iterable[Rollout]) -> None:
         os.replace(unfinished, path)
     except OSError as error:
         unfinished.unlink(missing_ok=True)
-        raise OSError(error.errno, f"cannot write rollouts: {os.strerror(error.errno) if error.errno else error}", str(path)) from error
+        raise OSError(
+            error.errno, f"cannot write rollouts: {os.strerror(error.errno) if error.errno else error}", str(path)
+        ) from error
 
 
 def read_rollouts(path: Path) -> list[Rollout]:

@@ -1,14 +1,14 @@
 """The run directory: where everything of a run lies, and the only thing its processes share.
 
-    config.yaml               resolved; written once, a different one for the same name is refused
-    policy/v000012/           PEFT adapter of policy version 12; version 0 is the untouched base and has no folder
-    rollouts/train/           one parquet file per finished group
-    rollouts/unfinished/      finished rollouts of groups still short of K
-    rollouts/eval/            one parquet file per evaluated version and split, and its figures in a .json beside it
-    checkpoints/step-000012/  engine, optimiser and RNG after iteration 11 (the 12th)
-    metrics.jsonl             one line an iteration; TensorBoard events in tensorboard/
-    status/<process>.json     heartbeat and progress of each process
-    logs/<process>.log
+config.yaml               resolved; written once, a different one for the same name is refused
+policy/v000012/           PEFT adapter of policy version 12; version 0 is the untouched base and has no folder
+rollouts/train/           one parquet file per finished group
+rollouts/unfinished/      finished rollouts of groups still short of K
+rollouts/eval/            one parquet file per evaluated version and split, and its figures in a .json beside it
+checkpoints/step-000012/  engine, optimiser and RNG after iteration 11 (the 12th)
+metrics.jsonl             one line an iteration; TensorBoard events in tensorboard/
+status/<process>.json     heartbeat and progress of each process
+logs/<process>.log
 """
 
 from __future__ import annotations
@@ -135,14 +135,22 @@ class RunDir:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             file.close()
-            raise ConfigError(f"{self.path}: another {process} works on this run; stop it or choose another name=") from error
+            raise ConfigError(
+                f"{self.path}: another {process} works on this run; stop it or choose another name="
+            ) from error
         return file
 
     def _refuse_another(self, config: Config) -> None:
         theirs, ours = (_flat(c.model_dump()) for c in (self.config, config))
-        differing = [f"{key}={theirs.get(key)} there, {ours.get(key)} asked for" for key in theirs | ours if theirs.get(key) != ours.get(key)]
+        differing = [
+            f"{key}={theirs.get(key)} there, {ours.get(key)} asked for"
+            for key in theirs | ours
+            if theirs.get(key) != ours.get(key)
+        ]
         if differing:
-            raise ConfigError(f"{self.path}: this run has another config ({'; '.join(differing)}); choose another name=")
+            raise ConfigError(
+                f"{self.path}: this run has another config ({'; '.join(differing)}); choose another name="
+            )
 
 
 def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -175,9 +175,10 @@ class Progress:
 
     def write(self) -> None:
         iteration = self._store.first_unfinished_iteration()
+        idle = self._waiting_since is not None and self.num_in_flight == 0
         self._run.write_status(
             "sampler",
-            phase="sampling" if self._waiting_since is None else "waiting for the policy",
+            phase="waiting for the policy" if idle else "sampling",
             iteration=iteration,
             done=self._store.num_rollouts(iteration),
             total=self._num_rollouts,
@@ -265,13 +266,15 @@ async def _main(run: RunDir, config: Config, urls: list[str]) -> None:
         loop.add_signal_handler(sig, this_task.cancel)
     tasks = training_tasks(config.tasks.root, config.tasks.train_split, config.tasks.difficulties)
     chat = Chat.from_pretrained(config.model.path, config.agent)
-    environment = AppWorldEnvironment(
-        config.tasks.root,
-        config.tasks.python,
-        config.tasks.num_workers,
-        execute_timeout_s=config.tasks.execute_timeout_s,
-    )
-    async with PolicyClient(urls, chat.end_of_turn_id, run.logs) as policy, environment:
+    async with (
+        AppWorldEnvironment(
+            config.tasks.root,
+            config.tasks.python,
+            config.tasks.num_workers,
+            execute_timeout_s=config.tasks.execute_timeout_s,
+        ) as environment,
+        PolicyClient(urls, chat.end_of_turn_id, run.logs) as policy,
+    ):
         await sample_run(run, config, tasks, environment, chat, policy)
 
 

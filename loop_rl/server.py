@@ -59,7 +59,9 @@ class VllmServer:
         deadline = time.monotonic() + self._config.server.start_timeout_s
         while not self._answers():
             if (status := self.process.poll()) is not None:
-                raise ServerFailed(f"vLLM ended with exit status {status}; last lines of {self._log}:\n{self.process.log_tail()}")
+                raise ServerFailed(
+                    f"vLLM ended with exit status {status}; last lines of {self._log}:\n{self.process.log_tail()}"
+                )
             if time.monotonic() > deadline:
                 raise ServerFailed(
                     f"vLLM did not answer within {self._config.server.start_timeout_s:.0f} s "

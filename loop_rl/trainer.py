@@ -10,14 +10,14 @@ import logging
 import math
 import os
 import random
+import sys
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -58,7 +58,9 @@ class PolicyModel(nn.Module):
         self.peft_model = peft_model
         self.head = LogprobHead(peft_model.get_output_embeddings(), temperature, chunk_tokens)
 
-    def forward(self, input_ids_BT: Tensor, rows_N: Tensor, positions_N: Tensor, targets_N: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, input_ids_BT: Tensor, rows_N: Tensor, positions_N: Tensor, targets_N: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Float32 log-probabilities and entropies (nats) of targets_N, predicted at (rows_N, positions_N)."""
         decoder = self.peft_model.get_base_model().base_model  # without the output head
         hidden_BTH = decoder(input_ids=input_ids_BT, use_cache=False).last_hidden_state
@@ -85,10 +87,14 @@ class Trainer:
     def __init__(self, config: Config):
         self.config = config
         self.accelerator = _make_accelerator(config)
-        policy = PolicyModel(_load_model(config, self.accelerator.device), config.agent.temperature, config.trainer.logprob_chunk_tokens)
+        model = _load_model(config, self.accelerator.device)
+        policy = PolicyModel(model, config.agent.temperature, config.trainer.logprob_chunk_tokens)
         policy.train()  # activation checkpointing is skipped in eval mode; there is no dropout to switch on
-        trainable = [parameter for parameter in policy.parameters() if parameter.requires_grad]
-        optimizer = torch.optim.AdamW(trainable, lr=config.trainer.learning_rate, weight_decay=config.trainer.weight_decay)
+        optimizer = torch.optim.AdamW(
+            [parameter for parameter in policy.parameters() if parameter.requires_grad],
+            lr=config.trainer.learning_rate,
+            weight_decay=config.trainer.weight_decay,
+        )
         self.engine, _ = self.accelerator.prepare(policy, optimizer)
         _limit_collectives(timedelta(seconds=config.trainer.collective_timeout_s))
 
@@ -155,7 +161,9 @@ class Trainer:
         for step, minibatch in enumerate(minibatches):
             grad_norms.append(self._step(minibatch, totals, mismatch_version=iteration if step == 0 else None))
             if not math.isfinite(grad_norms[-1]):
-                raise RuntimeError(f"iteration {iteration}, step {step}: gradient norm {grad_norms[-1]}; nothing of it was saved")
+                raise RuntimeError(
+                    f"iteration {iteration}, step {step}: gradient norm is {grad_norms[-1]}; nothing was saved"
+                )
             if on_step:
                 on_step(step + 1, len(minibatches))
         totals = self._over_ranks(totals)
@@ -186,7 +194,8 @@ class Trainer:
             [sample.num_tokens for sample in minibatch], self.num_ranks, self.config.trainer.max_tokens_per_microbatch
         )[self.rank]
         for i, indices in enumerate(plan):
-            batch = collate([minibatch[index] for index in indices], num_rollouts=len(minibatch)).to(self.accelerator.device)
+            batch = collate([minibatch[index] for index in indices], num_rollouts=len(minibatch))
+            batch = batch.to(self.accelerator.device)
             self.engine.set_gradient_accumulation_boundary(i == len(plan) - 1)
             logprobs_N, entropies_N = self.engine(batch.input_ids_BT, batch.rows_N, batch.positions_N, batch.targets_N)
             surrogate = clipped_surrogate(
@@ -215,9 +224,8 @@ class Trainer:
         Every rank must call it; rank 0 writes. The same weights give the same bytes.
         """
         adapter = {name: p for name, p in self.peft_model.named_parameters() if p.requires_grad}
-        # Under ZeRO-3 each rank holds a piece of every parameter.
-        gather = deepspeed.zero.GatheredParameters(list(adapter.values())) if self.config.trainer.zero_stage == 3 else nullcontext()
-        with gather:
+        # Under ZeRO-3 each rank holds a piece of every parameter; otherwise this does nothing.
+        with deepspeed.zero.GatheredParameters(list(adapter.values()), enabled=self.config.trainer.zero_stage == 3):
             weights = {name: p.detach().cpu().clone() for name, p in adapter.items()} if self.is_main else {}
         if not self.is_main:
             return
@@ -230,11 +238,22 @@ class Trainer:
         peft_config.save_pretrained(str(folder))
 
     def close(self) -> None:
-        """Leave the process group; the trainer is of no use afterwards."""
-        # Without a barrier as the last collective, gloo may still be freeing an earlier one when Python finalises,
-        # which now and then ends the process with SIGABRT.
+        """Leave the process group, once every rank is done; the trainer is of no use afterwards."""
         dist.barrier()
         dist.destroy_process_group()
+
+
+def end_process(status: int) -> NoReturn:
+    """The end of a rank, instead of sys.exit.
+
+    DeepSpeed keeps process groups alive after they were destroyed, and with them gloo's threads. One that still frees
+    the tensors of an earlier collective while Python finalises ends the process with SIGABRT, now and then on a busy
+    machine. So Python does not get to finalise; atexit functions do not run.
+    """
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 @dataclass

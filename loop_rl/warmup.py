@@ -16,10 +16,8 @@ import argparse
 import json
 import math
 import random
-import re
 import sys
 import time
-from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -34,16 +32,13 @@ CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-# A Python operator with its spaces, one identifier, one digit or one run of punctuation at a time. A word is the same
-# tokens whatever stands before it, so that copying a name from the instruction into code is copying tokens; names the
-# model has never seen come apart into pieces it has; a number's digits are never merged.
+# A Python operator with its spaces, one identifier, one digit or one run of punctuation at a time, so that an API's name
+# becomes one token and a number's digits are never merged.
 PIECES = Regex(r" (?:for|in|if|=|==) |\.?[A-Za-z_]+|\d|\n+ *|[^\sA-Za-z\d_]+| +")
-WORD = re.compile(r"\b[A-Za-z]{2,}\b")
-ENDS = ["", "", "", *"nlrstmdkx", "ng", "ck", "ll"]  # of a made-up syllable
 
 
 def build_tokenizer(texts: list[str], vocab_size: int, max_length: int) -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer with the ChatML template; every id below `vocab_size` is in use."""
+    """A byte-level BPE tokenizer with the ChatML template, of `vocab_size` tokens at most, all in use."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Split(PIECES, "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
@@ -54,8 +49,7 @@ def build_tokenizer(texts: list[str], vocab_size: int, max_length: int) -> PreTr
         vocab_size=vocab_size,
         special_tokens=[AddedToken(token, special=True) for token in special],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        # Names of the demonstrated people must come apart as names of held-out people will.
-        min_frequency=max(2, len(texts) // 25),
+        min_frequency=max(2, len(texts) // 25),  # pieces of names are of no use
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
@@ -68,39 +62,6 @@ def build_tokenizer(texts: list[str], vocab_size: int, max_length: int) -> PreTr
     )
 
 
-def rename_values(demonstration: dict, common: set[str], rng: random.Random) -> dict:
-    """The same demonstration about other people and things.
-
-    Words that the code takes over from the instruction (a name, a title) become made-up words, the same one everywhere,
-    so that the model learns to copy what it reads and not to know a few hundred words by heart. Words in `common` stay.
-    """
-    code = "\n".join(turn["code"] for turn in demonstration["turns"])
-    quoted = {word for literal in re.findall(r'"([^"\n]*)"', code) for word in WORD.findall(literal)}
-    values = sorted(quoted & set(WORD.findall(demonstration["instruction"])) - common)
-    names = {value: _made_up_word(rng, capital=value[0].isupper()) for value in values if rng.random() < 0.8}
-
-    def rename(text: str) -> str:
-        return WORD.sub(lambda match: names.get(match.group(), match.group()), text)
-
-    turns = [{key: rename(text) for key, text in turn.items()} for turn in demonstration["turns"]]
-    return demonstration | {"instruction": rename(demonstration["instruction"]), "turns": turns}
-
-
-def common_words(demonstrations: list[dict]) -> set[str]:
-    """Words of more than one instruction in a hundred: what the tasks are about, not whom."""
-    counts = Counter(word for d in demonstrations for word in set(WORD.findall(d["instruction"])))
-    return {word for word, count in counts.items() if count > len(demonstrations) / 100}
-
-
-def _made_up_word(rng: random.Random, capital: bool) -> str:
-    syllables = (
-        rng.choice(["", *"bcdfghjklmnprstvwz", "ch", "sh", "st", "br", "gr", "th"]) + rng.choice("aeiouy") + rng.choice(ENDS)
-        for _ in range(rng.choice([1, 2, 2, 2, 3]))
-    )
-    word = "".join(syllables)
-    return word.capitalize() if capital else word
-
-
 def build_model(tokenizer: PreTrainedTokenizerFast, args: argparse.Namespace) -> Qwen2ForCausalLM:
     """A Qwen2 with random weights. The vocabulary is exactly the tokenizer's: padding ids would get sampled."""
     config = Qwen2Config(
@@ -110,6 +71,7 @@ def build_model(tokenizer: PreTrainedTokenizerFast, args: argparse.Namespace) ->
         num_hidden_layers=args.num_layers,
         num_attention_heads=args.hidden_size // 32,
         num_key_value_heads=max(1, args.hidden_size // 64),
+        initializer_range=args.hidden_size**-0.5,  # the usual 0.02 is for wide models
         max_position_embeddings=args.max_tokens,
         tie_word_embeddings=True,
         bos_token_id=None,
@@ -121,7 +83,7 @@ def build_model(tokenizer: PreTrainedTokenizerFast, args: argparse.Namespace) ->
 
 def batches(examples: list[tuple[list[int], list[bool]]], max_tokens: int, rng: random.Random):
     """Shuffled batches of similar length, each of at most `max_tokens` padded tokens."""
-    order = sorted(range(len(examples)), key=lambda i: (len(examples[i][0]) + rng.uniform(-20, 20)))
+    order = sorted(range(len(examples)), key=lambda i: len(examples[i][0]) + rng.uniform(-20, 20))
     batch, longest, result = [], 0, []
     for i in order:
         longest = max(longest, len(examples[i][0]))
@@ -145,11 +107,11 @@ def collate(examples: list[tuple[list[int], list[bool]]], pad_id: int) -> tuple[
     return ids_BT, labels_BT
 
 
-def fit(model: Qwen2ForCausalLM, epochs: list[list], args: argparse.Namespace, pad_id: int) -> float:
-    """Supervised training on each epoch's examples; returns the mean loss per action token of the last epoch."""
+def fit(model: Qwen2ForCausalLM, examples: list, args: argparse.Namespace, pad_id: int) -> float:
+    """Supervised training; returns the mean loss per action token of the last epoch."""
     rng = random.Random(args.seed)
     schedule = [
-        [examples[i] for i in batch] for examples in epochs for batch in batches(examples, args.batch_tokens, rng)
+        [examples[i] for i in batch] for _ in range(args.epochs) for batch in batches(examples, args.batch_tokens, rng)
     ]
     optimizer = torch.optim.AdamW(model.parameters(), lr=args.learning_rate, weight_decay=0.01, betas=(0.9, 0.98))
     warmup = min(100, len(schedule) // 10 + 1)
@@ -171,7 +133,7 @@ def fit(model: Qwen2ForCausalLM, epochs: list[list], args: argparse.Namespace, p
             progress.update(bar, advance=1)
             if (step + 1) % 50 == 0:
                 progress.console.print(f"step {step + 1}/{len(schedule)}: loss {sum(losses[-50:]) / 50:.4f}")
-    return sum(losses[-len(losses) // len(epochs) :]) / (len(losses) // len(epochs))
+    return sum(losses[-len(losses) // args.epochs :]) / (len(losses) // args.epochs)
 
 
 def encode(demonstration: dict, tokenizer: PreTrainedTokenizerFast, max_observation_tokens: int):
@@ -183,13 +145,15 @@ def encode(demonstration: dict, tokenizer: PreTrainedTokenizerFast, max_observat
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--demonstrations", type=Path, required=True, help="from `appworld_tasks.builtin demonstrations`")
+    parser.add_argument(
+        "--demonstrations", type=Path, required=True, help="from `appworld_tasks.builtin demonstrations`"
+    )
     parser.add_argument("--out", type=Path, required=True, help="folder of the model; must not exist")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--learning-rate", type=float, default=3e-3)
-    parser.add_argument("--batch-tokens", type=int, default=8192, help="padded tokens of one optimiser step")
-    parser.add_argument("--hidden-size", type=int, default=192, help="a multiple of 64")
+    parser.add_argument("--batch-tokens", type=int, default=4096, help="padded tokens of one optimiser step")
+    parser.add_argument("--hidden-size", type=int, default=128, help="a multiple of 64")
     parser.add_argument("--num-layers", type=int, default=4)
     parser.add_argument("--vocab-size", type=int, default=1024)
     parser.add_argument("--max-tokens", type=int, default=2048, help="longest sequence the model can take")
@@ -203,23 +167,19 @@ def main() -> int:
 
     demonstrations = [json.loads(line) for line in args.demonstrations.read_text().splitlines()]
     texts = [
-        "system\nuser\n" + d["instruction"]
+        "system\nuser\n"
+        + d["instruction"]
         + "".join(f"\nassistant\n```python\n{turn['code']}\n```\nuser\n{turn['output']}\n" for turn in d["turns"])
         for d in demonstrations
     ]
     tokenizer = build_tokenizer(texts, args.vocab_size, args.max_tokens)
-    common = common_words(demonstrations)
-    rng = random.Random(args.seed)
-    epochs = []
-    for _ in track(range(args.epochs), "tokenising"):
-        renamed = [rename_values(d, common, rng) for d in demonstrations]
-        epochs.append([encode(d, tokenizer, args.max_observation_tokens) for d in renamed])
-    lengths = sorted(len(ids) for ids, _ in epochs[0])
+    examples = [encode(d, tokenizer, args.max_observation_tokens) for d in track(demonstrations, "tokenising")]
+    lengths = sorted(len(ids) for ids, _ in examples)
     print(f"{len(lengths)} demonstrations, tokens each: median {lengths[len(lengths) // 2]}, longest {lengths[-1]}")
 
     model = build_model(tokenizer, args)
     print(f"{model.num_parameters():,} parameters, vocabulary {len(tokenizer)}")
-    loss = fit(model, epochs, args, tokenizer.pad_token_id)
+    loss = fit(model, examples, args, tokenizer.pad_token_id)
     args.out.mkdir(parents=True)
     model.to(torch.bfloat16).save_pretrained(args.out)  # halves the file; computed in float32 again when loaded
     tokenizer.save_pretrained(args.out)

@@ -59,7 +59,10 @@ def loop_update(model: nn.Module, groups: list[Group], iteration: int, args: Arg
                         continue
                     log_pi = distributions[t - 1]
                     ratio = torch.exp(log_pi[sequence.token_ids[t]] - sequence.logprobs[t])
-                    free, bounded = ratio * advantage, ratio.clamp(1 - args.clip_epsilon, 1 + args.clip_epsilon) * advantage
+                    free, bounded = (
+                        ratio * advantage,
+                        ratio.clamp(1 - args.clip_epsilon, 1 + args.clip_epsilon) * advantage,
+                    )
                     terms.append(torch.minimum(free, bounded))
                     ratios.append(ratio.item())
                     clipped.append(bounded.item() < free.item())

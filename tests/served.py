@@ -1,12 +1,33 @@
-"""A model small enough to be served in a test, and a config around it."""
+"""A tokenizer, a model small enough to be served in a test, and a config around it."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from chat_templates import CHATML
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
+
 from loop_rl.config import Config, parse_config
 
-TEXTS = ["print(apis.spotify.show_song_library(access_token=token)) system user assistant ```python\n"] * 9
+SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"]
+
+
+def make_tokenizer(template: str | None) -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer with exactly 300 tokens."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=300,
+        special_tokens=[AddedToken(token, special=True) for token in SPECIAL],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(["system user assistant print(apis.spotify.login(username=email))\n" * 9], trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token="<|endoftext|>", eos_token="<|im_end|>", chat_template=template
+    )
 
 
 def make_served_model(folder: Path) -> Path:
@@ -15,11 +36,15 @@ def make_served_model(folder: Path) -> Path:
     from peft import LoraConfig, get_peft_model
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
-    from loop_rl.warmup import build_tokenizer
-
     torch.manual_seed(0)
-    tokenizer = build_tokenizer(TEXTS, vocab_size=300, max_length=1024)
-    shape = {"hidden_size": 64, "intermediate_size": 96, "num_attention_heads": 2, "num_key_value_heads": 1, "num_hidden_layers": 2}
+    tokenizer = make_tokenizer(CHATML)
+    shape = {
+        "hidden_size": 64,
+        "intermediate_size": 96,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "num_hidden_layers": 2,
+    }
     # A wide initialisation, so that the distribution is far from uniform and a wrong one is noticed.
     model_config = Qwen2Config(
         vocab_size=len(tokenizer),
@@ -47,7 +72,13 @@ def served_config(served_model: Path, **sections: dict) -> Config:
         "name": "served",
         "seed": 5,
         "model": {"path": str(served_model / "base"), "dtype": "float32", "lora": {"rank": 8, "alpha": 16}},
-        "agent": {"prompt": "compact", "max_turns": 3, "max_new_tokens": 24, "max_context_tokens": 1024, "max_observation_tokens": 64},
+        "agent": {
+            "prompt": "compact",
+            "max_turns": 3,
+            "max_new_tokens": 24,
+            "max_context_tokens": 1024,
+            "max_observation_tokens": 64,
+        },
         "server": {"args": ["--enforce-eager", "--kv-cache-memory-bytes", "64M"]},
     }
     for name, settings in sections.items():

@@ -21,7 +21,9 @@ def test_advantages_of_a_group_sum_to_zero(rewards_K):
 @given(rewards)
 def test_equals_scaled_distance_from_the_mean(rewards_K):
     num, mean = len(rewards_K), sum(rewards_K) / len(rewards_K)
-    assert leave_one_out(rewards_K) == pytest.approx([num / (num - 1) * (reward - mean) for reward in rewards_K], abs=1e-9)
+    assert leave_one_out(rewards_K) == pytest.approx(
+        [num / (num - 1) * (reward - mean) for reward in rewards_K], abs=1e-9
+    )
 
 
 @given(rewards, st.floats(-1, 1))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from contextlib import asynccontextmanager
 
 import pytest
@@ -20,7 +19,9 @@ from loop_rl.policy import PolicyError, Sample
 from loop_rl.rollout import EndReason, Rollout
 
 CHAT = Chat(TOKENIZERS["chatml"], "compact", max_observation_tokens=160)
-AGENT = AgentConfig(max_turns=3, max_new_tokens=500, max_context_tokens=2000, max_observation_tokens=160, time_limit_s=60)
+AGENT = AgentConfig(
+    max_turns=3, max_new_tokens=500, max_context_tokens=2000, max_observation_tokens=160, time_limit_s=60
+)
 
 
 class Script:
@@ -32,7 +33,9 @@ class Script:
 
     async def sample(self, prompt_ids, max_tokens, temperature, seed, version) -> Sample:
         action = self.actions[len(self.requests) % len(self.actions)]
-        self.requests.append({"prompt_ids": list(prompt_ids), "max_tokens": max_tokens, "seed": seed, "version": version})
+        self.requests.append(
+            {"prompt_ids": list(prompt_ids), "max_tokens": max_tokens, "seed": seed, "version": version}
+        )
         ids = [*CHAT.encode(action), CHAT.end_of_turn_id][:max_tokens]
         return Sample(ids, [-0.5] * len(ids), policy_version=len(self.requests))
 
@@ -116,7 +119,12 @@ def test_a_turn_without_a_closed_code_block_ends_the_episode(play, action):
 
 def test_the_context_is_never_filled_beyond_its_limit(play, first_task):
     prompt = len(CHAT.first_turn(first_task))
-    turn = len(CHAT.encode(block("print('y ' * 400)"))) + 1 + 160 + len(CHAT.next_turn(CHAT.observation(""), CHAT.end_of_turn_id))
+    turn = (
+        len(CHAT.encode(block("print('y ' * 400)")))
+        + 1
+        + 160
+        + len(CHAT.next_turn(CHAT.observation(""), CHAT.end_of_turn_id))
+    )
     limit = prompt + 2 * turn  # room for two turns and not one token more
     policy = Script(block("print('y ' * 400)"))
     rollout = play(policy, max_turns=50, max_context_tokens=limit, max_new_tokens=60)
@@ -137,16 +145,14 @@ def test_a_lost_worker_ends_only_its_episode_with_no_reward(play, code):
     assert [turn.code for turn in rollout.turns] == ["print(1)", code]
 
 
-def test_an_episode_that_takes_too_long_ends_and_is_scored(play):
+def test_an_episode_that_takes_too_long_ends_between_turns_and_is_scored(play):
     class Slow(Script):
         async def sample(self, *args, **kwargs):
-            if self.requests:
-                await asyncio.sleep(60)
+            await asyncio.sleep(0.3)
             return await super().sample(*args, **kwargs)
 
-    started = time.monotonic()
-    rollout = play(Slow(block("print(1)")), time_limit_s=0.5)
-    assert rollout.end_reason == EndReason.TIME_LIMIT and time.monotonic() - started < 30
+    rollout = play(Slow(block("print(1)")), time_limit_s=0.1)
+    assert rollout.end_reason == EndReason.TIME_LIMIT
     assert len(rollout.turns) == 1 and rollout.passes + rollout.failures
 
 

@@ -40,7 +40,9 @@ def test_shuffle_depends_on_seed_iteration_and_epoch_alone():
 
 def test_collate_by_hand():
     short = Sample(TokenSequence([7, 8], [False, True], [0.0, -0.5], [-1, 3]), advantage=0.25)
-    long = Sample(TokenSequence([1, 2, 3, 4], [False, True, False, True], [0.0, -1.0, 0.0, -2.0], [-1, 2, -1, 3]), advantage=-1.0)
+    long = Sample(
+        TokenSequence([1, 2, 3, 4], [False, True, False, True], [0.0, -1.0, 0.0, -2.0], [-1, 2, -1, 3]), advantage=-1.0
+    )
     batch = collate([long, short], num_rollouts=5)
     assert batch.input_ids_BT.tolist() == [[1, 2, 3, 4], [7, 8, 0, 0]]
     assert batch.rows_N.tolist() == [0, 0, 1]

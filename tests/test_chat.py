@@ -8,29 +8,10 @@ import pytest
 from chat_templates import CHATML, LLAMA3, QWEN2_5, QWEN3
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerFast
+from served import SPECIAL, make_tokenizer
 
 from loop_rl.chat import Chat, ChatError, demonstration_tokens, extract_code, load_tokenizer
 from loop_rl.prompts import build_prompt
-
-SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"]
-
-
-def make_tokenizer(template: str | None) -> PreTrainedTokenizerFast:
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=400,
-        special_tokens=[AddedToken(token, special=True) for token in SPECIAL],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(["system user assistant print(apis.spotify.login(username=email))\n" * 9], trainer)
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, bos_token="<|endoftext|>", eos_token="<|im_end|>", chat_template=template
-    )
 
 
 def make_task(instruction: str = "Like a song.", first_name: str = "Ann"):
@@ -39,7 +20,9 @@ def make_task(instruction: str = "Like a song.", first_name: str = "Ann"):
 
 
 TOKENIZERS = {"chatml": make_tokenizer(CHATML), "qwen2.5": make_tokenizer(QWEN2_5), "llama3": make_tokenizer(LLAMA3)}
-TEXTS = st.lists(st.one_of(st.sampled_from([*SPECIAL, "\n", " ", "\r\n", "é", "🙂", "print(1)"]), st.text(max_size=8))).map("".join)
+TEXTS = st.lists(
+    st.one_of(st.sampled_from([*SPECIAL, "\n", " ", "\r\n", "é", "🙂", "print(1)"]), st.text(max_size=8))
+).map("".join)
 
 
 def play(chat: Chat, task, turns: list[tuple[str, str]], ended: list[bool]) -> list[int]:
@@ -60,7 +43,9 @@ def play(chat: Chat, task, turns: list[tuple[str, str]], ended: list[bool]) -> l
     TEXTS,
     st.lists(st.tuples(TEXTS, TEXTS, st.booleans()), max_size=4),
 )
-def test_all_the_tokens_together_read_as_the_whole_conversation_in_the_models_template(template, style, instruction, turns):
+def test_all_the_tokens_together_read_as_the_whole_conversation_in_the_models_template(
+    template, style, instruction, turns
+):
     tokenizer = TOKENIZERS[template]
     chat, task = Chat(tokenizer, style, max_observation_tokens=10_000), make_task(instruction)
     ids = play(chat, task, [(action, output) for action, output, _ in turns], [ended for *_, ended in turns])
@@ -158,12 +143,16 @@ def test_a_demonstration_has_the_tokens_of_an_episode_and_marks_its_actions():
     tokenizer, task = TOKENIZERS["chatml"], make_task()
     chat = Chat(tokenizer, "compact", 40)
     outputs = ["1\n", "y " * 500, "never seen"]
-    ids, mask = demonstration_tokens(tokenizer, "compact", task, [("print(1)", outputs[0]), ("y()", outputs[1]), ("z", outputs[2])], 40)
+    ids, mask = demonstration_tokens(
+        tokenizer, "compact", task, [("print(1)", outputs[0]), ("y()", outputs[1]), ("z", outputs[2])], 40
+    )
     actions = [f"```python\n{code}\n```" for code in ("print(1)", "y()", "z")]
     expected = play(chat, task, list(zip(actions[:2], outputs[:2], strict=True)), [True, True])
     expected += [*chat.encode(actions[2]), chat.end_of_turn_id]
     assert ids == expected
-    assert chat.decode([token for token, action in zip(ids, mask, strict=True) if action]) == "<|im_end|>".join([*actions, ""])
+    assert chat.decode([token for token, action in zip(ids, mask, strict=True) if action]) == "<|im_end|>".join(
+        [*actions, ""]
+    )
 
 
 def test_the_compact_prompt_adds_little_to_the_instruction():

@@ -25,7 +25,11 @@ def test_the_32b_config_has_the_papers_values():
     config = load_config(REPO / "configs" / "qwen2.5-32b.yaml")
     assert (config.trainer.learning_rate, config.trainer.max_grad_norm) == (5e-5, 1.0)
     assert (config.sampler.rollouts_per_task, config.sampler.tasks_per_iteration) == (6, 40)
-    assert (config.algorithm.min_abs_advantage, config.algorithm.clip_epsilon, config.algorithm.epochs) == (0.01, 0.1, 2)
+    assert (config.algorithm.min_abs_advantage, config.algorithm.clip_epsilon, config.algorithm.epochs) == (
+        0.01,
+        0.1,
+        2,
+    )
     assert (config.model.lora.rank, config.model.lora.alpha, config.trainer.minibatch_rollouts) == (16, 32, 32)
     assert (config.agent.max_turns, config.agent.max_eval_turns, config.agent.max_new_tokens) == (40, 50, 1500)
     assert config.tasks.difficulties == [1, 2]
@@ -35,7 +39,10 @@ def test_the_32b_config_has_the_papers_values():
     ("override", "message"),
     [
         ("trainer.lerning_rate=1", "unknown setting trainer.lerning_rate; did you mean trainer.learning_rate?"),
-        ("sampler.rollouts_per_task=1", "sampler.rollouts_per_task: Input should be greater than or equal to 2 (got 1)"),
+        (
+            "sampler.rollouts_per_task=1",
+            "sampler.rollouts_per_task: Input should be greater than or equal to 2 (got 1)",
+        ),
         ("agent.max_new_tokens=2000", "leave no room in agent.max_context_tokens (1024)"),
         ("trainer.logprob_chunk_tokens=100000", "so it would have no effect"),
         ("trainer.zero_stage=7", "trainer.zero_stage: Input should be 1, 2 or 3 (got 7)"),
@@ -80,7 +87,16 @@ def test_config_loads_without_torch():
 
 
 def test_dry_run_prints_the_resolved_config_and_touches_nothing(tmp_path):
-    command = [sys.executable, "-m", "loop_rl.launch", "--config", str(TINY), "--dry-run", f"runs_dir={tmp_path}", "seed=7"]
+    command = [
+        sys.executable,
+        "-m",
+        "loop_rl.launch",
+        "--config",
+        str(TINY),
+        "--dry-run",
+        f"runs_dir={tmp_path}",
+        "seed=7",
+    ]
     result = subprocess.run(command, cwd=REPO, capture_output=True, text=True, check=True)
     assert yaml.safe_load(result.stdout)["seed"] == 7
     assert not any(tmp_path.iterdir())

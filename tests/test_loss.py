@@ -42,7 +42,9 @@ def test_statistics_by_hand():
     _, result = surrogate([2.0, 0.5], [1.0, 1.0])
     means = TokenStats.of(result, torch.tensor([1.0, 3.0])).means()
     # k3: (2 - 1 - ln 2 + 0.5 - 1 + ln 2) / 2 = 0.25
-    assert means == pytest.approx({"ratio_mean": 1.25, "ratio_max": 2.0, "clip_share": 0.5, "approx_kl": 0.25, "entropy": 2.0})
+    assert means == pytest.approx(
+        {"ratio_mean": 1.25, "ratio_max": 2.0, "clip_share": 0.5, "approx_kl": 0.25, "entropy": 2.0}
+    )
 
 
 tokens = st.lists(st.tuples(st.floats(0.05, 20), st.floats(-1, 1)), min_size=1, max_size=20)

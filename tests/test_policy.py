@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import sys
 import time
 import urllib.request
 from pathlib import Path
@@ -50,7 +51,9 @@ def test_logprobs_are_those_of_transformers_for_the_base_and_for_an_adapter(vllm
 
     samples = asyncio.run(sample())
     assert [s.policy_version for s in samples] == [0, 0, 0, 1, 1, 1]
-    model = AutoModelForCausalLM.from_pretrained(served_model / "base", dtype=torch.float32, attn_implementation="eager")
+    model = AutoModelForCausalLM.from_pretrained(
+        served_model / "base", dtype=torch.float32, attn_implementation="eager"
+    )
     models = {0: model.eval()}
     expected = [reference_logprobs(models[0], s, temperature) for s in samples[:3]]
     models[1] = PeftModel.from_pretrained(model, served_model / "v1").eval()
@@ -60,7 +63,9 @@ def test_logprobs_are_those_of_transformers_for_the_base_and_for_an_adapter(vllm
         assert (torch.tensor(s.logprobs) - logprobs).abs().max() < 1e-3
     # The adapter matters: under the base the second half would be off by far more.
     with models[1].disable_adapter():
-        assert (torch.tensor(samples[3].logprobs) - reference_logprobs(models[1], samples[3], temperature)).abs().max() > 0.1
+        assert (
+            torch.tensor(samples[3].logprobs) - reference_logprobs(models[1], samples[3], temperature)
+        ).abs().max() > 0.1
 
 
 def test_an_action_ends_with_the_end_of_turn_token_or_at_the_limit_and_a_seed_repeats_it(vllm_url):
@@ -172,23 +177,58 @@ def test_a_dead_server_and_a_bad_request_are_clear_errors(vllm_url, tmp_path):
             await policy.load_version(9, tmp_path)
 
     started = time.monotonic()
-    with pytest.raises(PolicyError, match=r"vLLM server http://127.0.0.1:9 does not answer \(.*\); see runs/x/logs/vllm-"):
+    with pytest.raises(
+        PolicyError, match=r"vLLM server http://127.0.0.1:9 does not answer \(.*\); see runs/x/logs/vllm-"
+    ):
         asyncio.run(sample("http://127.0.0.1:9", PROMPT))
     assert time.monotonic() - started < 5
     with pytest.raises(PolicyError, match="/v1/completions with status 400"):
         asyncio.run(sample(vllm_url, [10**6]))
-    with pytest.raises(PolicyError, match="/v1/load_lora_adapter with status 404: .*v000009"):
+    with pytest.raises(PolicyError, match=r"/v1/load_lora_adapter with status 404: .*v000009"):
         asyncio.run(load())
 
 
-def test_a_server_that_cannot_start_shows_why(served_model, tmp_path):
-    server = VllmServer(served_config(served_model, server={"args": ["--no-such-option"]}), 0, tmp_path / "vllm-0.log")
+def test_a_server_that_hangs_is_an_error_in_bounded_time(monkeypatch):
+    monkeypatch.setattr("loop_rl.policy._GENERATE_TIMEOUT_S", 0.3)
+
+    async def sample() -> None:
+        async def hang(reader, writer):
+            await reader.read()
+            writer.close()
+
+        server = await asyncio.start_server(hang, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        async with client(f"http://127.0.0.1:{port}") as policy:
+            await policy.sample(PROMPT, 4, 1.0, 0)
+
+    with pytest.raises(PolicyError, match=r"has not answered /v1/completions within 0 s; see runs/x/logs/vllm-"):
+        asyncio.run(sample())
+
+
+def test_a_server_that_cannot_start_shows_why(served_model, tmp_path, monkeypatch):
+    script = "print('RuntimeError: no memory'); raise SystemExit(3)"
+    monkeypatch.setattr(VllmServer, "command", lambda _: [sys.executable, "-c", script])
+    server = VllmServer(served_config(served_model), 0, tmp_path / "vllm-0.log")
     server.start()
     try:
-        with pytest.raises(ServerFailed, match=r"(?s)exit status 2; last lines of .*vllm-0.log:.*--no-such-option"):
+        with pytest.raises(ServerFailed, match=r"(?s)exit status 3; last lines of .*vllm-0.log:.*no memory"):
             server.wait_until_ready()
     finally:
         server.stop()
+
+
+def test_a_server_that_takes_too_long_shows_how_far_it_came(served_model, tmp_path, monkeypatch):
+    script = "print('loading', flush=True); import time; time.sleep(60)"
+    monkeypatch.setattr(VllmServer, "command", lambda _: [sys.executable, "-c", script])
+    config = served_config(served_model, server={"start_timeout_s": 1.0})
+    server = VllmServer(config, 0, tmp_path / "vllm-0.log")
+    server.start()
+    try:
+        with pytest.raises(ServerFailed, match=r"(?s)within 1 s \(server.start_timeout_s\).*loading"):
+            server.wait_until_ready()
+    finally:
+        server.stop()
+    assert server.process.poll() is not None
 
 
 def test_stopping_a_server_that_is_still_starting_leaves_no_process(served_model, tmp_path):

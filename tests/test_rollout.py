@@ -115,7 +115,9 @@ try:
 except OSError as error:
     print(error); print(list(Path("{tmp_path}/disk").iterdir()))
 """
-    script = f'mkdir {tmp_path}/disk && mount -t tmpfs -o size=64k tmpfs {tmp_path}/disk && exec {sys.executable} -c "$CODE"'
+    script = (
+        f'mkdir {tmp_path}/disk && mount -t tmpfs -o size=64k tmpfs {tmp_path}/disk && exec {sys.executable} -c "$CODE"'
+    )
     result = subprocess.run(
         ["unshare", "--mount", "sh", "-c", script], env=os.environ | {"CODE": code}, capture_output=True, text=True
     )

@@ -72,7 +72,9 @@ def test_versions_and_heartbeats(tmp_path):
 
 def test_a_resumed_run_takes_back_metrics_of_iterations_done_again(tmp_path):
     run = RunDir.create(config(tmp_path))
-    run.metrics_file.write_text("".join(json.dumps({"iteration": i}) + "\n" for i in range(4)) + '{"iteration": 4, "half')
+    run.metrics_file.write_text(
+        "".join(json.dumps({"iteration": i}) + "\n" for i in range(4)) + '{"iteration": 4, "half'
+    )
     writer = MetricsWriter(run, first_iteration=2)
     writer.write(2, {"rollout/return": 0.5})
     writer.close()

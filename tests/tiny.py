@@ -1,4 +1,4 @@
-"""A policy of a few thousand parameters and made-up rollouts, for the trainer's tests."""
+"""A policy of a million parameters and made-up rollouts, for the trainer's tests."""
 
 from __future__ import annotations
 
@@ -12,14 +12,24 @@ from loop_rl.advantage import keep_informative, leave_one_out
 from loop_rl.config import Config, parse_config
 from loop_rl.rollout import Group, Rollout, Turn
 
-VOCAB_SIZE = 96
+VOCAB_SIZE = 2048
 
 
 def save_model(folder: Path) -> None:
-    """A random Qwen2 with heads of size 32, the smallest that vLLM serves."""
+    """A random Qwen2. Its embeddings, head and MLPs are just large enough for ZeRO-3 to split them over the ranks: it
+    leaves parameters below 100,000 elements whole."""
     torch.manual_seed(1)
-    shape = {"hidden_size": 64, "intermediate_size": 96, "num_attention_heads": 2, "num_key_value_heads": 1, "num_hidden_layers": 2}
-    model = Qwen2ForCausalLM(Qwen2Config(vocab_size=VOCAB_SIZE, initializer_range=0.2, tie_word_embeddings=False, **shape))
+    config = Qwen2Config(
+        vocab_size=VOCAB_SIZE,
+        hidden_size=64,
+        intermediate_size=2048,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        num_hidden_layers=2,
+        initializer_range=0.2,  # ten times the usual, so that the distributions are not flat
+        tie_word_embeddings=False,
+    )
+    model = Qwen2ForCausalLM(config)
     model.save_pretrained(folder)
 
 
@@ -53,14 +63,15 @@ def make_groups(num_groups: int, version: int = 0) -> list[Group]:
     def make_turn() -> Turn:
         actions = tokens(20)
         # Near what a random model gives, so that ratios are of order one and both sides of the clip range occur.
-        logprobs = [rng.gauss(-4.6, 0.5) for _ in actions]
+        logprobs = [rng.gauss(-8, 1) for _ in actions]
         return Turn(tokens(12), actions, logprobs, version, action_text="", code="", observation="")
 
     def make_rollout(group_id: int, reward: float) -> Rollout:
         turns = [make_turn() for _ in range(rng.randint(1, 3))]
-        return Rollout(
-            f"r{rng.random()}", group_id, 0, "task_1", "task", 1, "", "completed", reward, False, [], [], turns, 0, 0, 0, 0
-        )
+        fields = dict.fromkeys(("started_at", "duration_s", "generation_s", "environment_s"), 0.0)
+        fields |= dict.fromkeys(("task_id", "scenario_id", "instruction"), "task") | {"difficulty": 1, "iteration": 0}
+        fields |= {"end_reason": "completed", "success": False, "passes": [], "failures": []}
+        return Rollout(rollout_id=f"r{rng.random()}", group_id=group_id, reward=reward, turns=turns, **fields)
 
     sizes = [rng.randint(2, 4) for _ in range(num_groups)]
     return [

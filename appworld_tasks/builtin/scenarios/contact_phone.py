@@ -31,7 +31,7 @@ def set_up(stage: Stage) -> Draft:
     opening = log_in("phone")
     fetch = "cs = apis.phone.search_contacts(access_token=token, page_limit=20)"
     fetch_default = "cs = apis.phone.search_contacts(access_token=token)"
-    select = f'cs = [c for c in cs if c["first_name"] == "{person.first_name}"]'
+    select = 'cs = [c for c in cs if c["first_name"] == w[8]]'
     show = "print(len(cs))"
     return Draft(
         instruction=f"What is the phone number of my contact {person.first_name}?",

@@ -31,10 +31,10 @@ def set_up(stage: Stage) -> Draft:
 
     opening = log_in("file_system")
     fetch = (
-        f'paths = apis.file_system.show_directory(directory_path="~/{folder}/", recursive=False, access_token=token)'
+        'paths = apis.file_system.show_directory(directory_path=w[8], recursive=False, access_token=token)'
     )
-    fetch_deep = f'paths = apis.file_system.show_directory(directory_path="~/{folder}/", access_token=token)'
-    count = f'n = len([p for p in paths if p.endswith(".{extension}")])'
+    fetch_deep = 'paths = apis.file_system.show_directory(directory_path=w[8], access_token=token)'
+    count = 'n = len([p for p in paths if p.endswith("." + w[2])])'
     return Draft(
         instruction=f"How many {extension} files are in my folder ~/{folder}/, sub-folders not counted?",
         answer=num_wanted,

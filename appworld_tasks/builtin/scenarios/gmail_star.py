@@ -61,7 +61,7 @@ def set_up(stage: Stage) -> Draft:
     fetch = "ts = apis.gmail.show_inbox_threads(access_token=token, page_limit=20)"
     fetch_default = "ts = apis.gmail.show_inbox_threads(access_token=token)"
     names = '" ".join(p["name"] for p in t["participants"])'
-    select = f'ids = [t["email_thread_id"] for t in ts if "{person.first_name} " in {names}]'
+    select = f'ids = [t["email_thread_id"] for t in ts if w[5] + " " in {names}]'
     select_all = 'ids = [t["email_thread_id"] for t in ts]'
     star = lines("for i in ids:", "    apis.gmail.mark_thread_starred(email_thread_id=i, access_token=token)", COMPLETE)
     return Draft(

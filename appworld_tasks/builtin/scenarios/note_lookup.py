@@ -26,12 +26,12 @@ def set_up(stage: Stage) -> Draft:
     stage.add("simple_note.Note", rows)
 
     opening = log_in("simple_note")
-    find = f'note = apis.simple_note.search_notes(query="{title}", access_token=token)[0]'
+    find = 'note = apis.simple_note.search_notes(query=w[3] + " " + w[4], access_token=token)[0]'
     find_any = "note = apis.simple_note.search_notes(access_token=token)[0]"
     read = lines(
         'text = apis.simple_note.show_note(note_id=note["note_id"], access_token=token)["content"]', "print(text)"
     )
-    pick = f'n = [l.split(": ")[1] for l in text.splitlines() if l.startswith("{wanted}: ")][0]'
+    pick = 'n = [l.split(": ")[1] for l in text.splitlines() if l.startswith(w[10] + ": ")][0]'
     return Draft(
         instruction=f"In my note {title}, which number is listed for {wanted}?",
         answer=quantities[wanted],

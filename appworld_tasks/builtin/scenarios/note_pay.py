@@ -44,15 +44,15 @@ def set_up(stage: Stage) -> Draft:
     stage.add("venmo.Friendship", [{"user_id": stage.supervisor.id, "friend_id": friend.id} for friend in people])
 
     read_note = lines(
-        f'note = apis.simple_note.search_notes(query="{title}", access_token=token)[0]',
+        'note = apis.simple_note.search_notes(query=w[12], access_token=token)[0]',
         'text = apis.simple_note.show_note(note_id=note["note_id"], access_token=token)["content"]',
         "print(text)",
     )
     log_in_again = log_in("venmo").splitlines()[-1]
     fetch = "fs = apis.venmo.search_friends(access_token=token, page_limit=20)"
-    select = f'email = [f["email"] for f in fs if f["first_name"] == "{person.first_name}"][0]'
+    select = 'email = [f["email"] for f in fs if f["first_name"] == w[1]][0]'
     select_any = 'email = [f["email"] for f in fs][0]'
-    amount = f'n = [l.split(": ")[1] for l in text.splitlines() if l.startswith("{person.first_name}: ")][0]'
+    amount = 'n = [l.split(": ")[1] for l in text.splitlines() if l.startswith(w[1] + ": ")][0]'
     amount_first = 'n = [l.split(": ")[1] for l in text.splitlines()][0]'
     pay = lines("apis.venmo.create_transaction(receiver_email=email, amount=n, access_token=token)", COMPLETE)
     request = lines("apis.venmo.create_payment_request(user_email=email, amount=n, access_token=token)", COMPLETE)

@@ -24,12 +24,12 @@ def set_up(stage: Stage) -> Draft:
     opening = log_in("spotify")
     fetch = "ps = apis.spotify.show_playlist_library(access_token=token, page_limit=20)"
     fetch_default = "ps = apis.spotify.show_playlist_library(access_token=token)"
-    select = f'ids = [p["playlist_id"] for p in ps if p["title"] == "{title}"]'
+    select = 'ids = [p["playlist_id"] for p in ps if p["title"] == w[4]]'
     select_all = 'ids = [p["playlist_id"] for p in ps]'
     rename = lines(
-        f'apis.spotify.update_playlist(playlist_id=ids[0], title="{new_title}", access_token=token)', COMPLETE
+        'apis.spotify.update_playlist(playlist_id=ids[0], title=w[6], access_token=token)', COMPLETE
     )
-    create = lines(f'apis.spotify.create_playlist(title="{new_title}", access_token=token)', COMPLETE)
+    create = lines('apis.spotify.create_playlist(title=w[6], access_token=token)', COMPLETE)
     return Draft(
         instruction=f"Rename my Spotify playlist {title} to {new_title}.",
         public_data={"title": title, "new_title": new_title},

@@ -40,7 +40,7 @@ def set_up(stage: Stage) -> Draft:
 
     opening = log_in("splitwise")
     fetch = 'ps = apis.splitwise.show_people_balance(access_token=token)["breakdown"]'
-    select = f'n = [p["amount"] for p in ps if p["name"].startswith("{person.first_name} ")][0]'
+    select = 'n = [p["amount"] for p in ps if p["name"].startswith(w[6] + " ")][0]'
     return Draft(
         instruction=f"How many dollars do I owe {person.first_name} on Splitwise?",
         answer=sum(amount for payer, amount in shares if payer == person),

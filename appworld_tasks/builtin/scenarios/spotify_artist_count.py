@@ -23,7 +23,7 @@ def set_up(stage: Stage) -> Draft:
         "apis.spotify.show_song_library(access_token=token, page_index=p, page_limit=20)]"
     )
     fetch_one_page = "songs = apis.spotify.show_song_library(access_token=token, page_limit=20)"
-    count = f'n = len([s for s in songs if s["artists"][0]["name"] == "{artist.name}"])'
+    count = 'n = len([s for s in songs if s["artists"][0]["name"] == w[4] + " " + w[5]])'
     return Draft(
         instruction=f"How many songs by {artist.name} are in my Spotify song library?",
         answer=len(wanted),

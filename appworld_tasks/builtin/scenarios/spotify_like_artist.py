@@ -28,7 +28,7 @@ def set_up(stage: Stage) -> Draft:
         "apis.spotify.show_song_library(access_token=token, page_index=p, page_limit=20)]"
     )
     fetch_one_page = "songs = apis.spotify.show_song_library(access_token=token, page_limit=20)"
-    select = f'ids = [s["song_id"] for s in songs if s["artists"][0]["name"] == "{artist.name}"]'
+    select = 'ids = [s["song_id"] for s in songs if s["artists"][0]["name"] == w[4] + " " + w[5]]'
     like = lines("for i in ids:", "    apis.spotify.like_song(song_id=i, access_token=token)", COMPLETE)
     like_first = lines("apis.spotify.like_song(song_id=ids[0], access_token=token)", COMPLETE)
     return Draft(

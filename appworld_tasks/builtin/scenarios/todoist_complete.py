@@ -28,7 +28,7 @@ def set_up(stage: Stage) -> Draft:
     opening = log_in("todoist")
     find = lines(
         "ps = apis.todoist.show_projects(access_token=token)",
-        f'ids = [p["project_id"] for p in ps if p["name"] == "{name}"]',
+        'ids = [p["project_id"] for p in ps if p["name"] == w[9]]',
     )
     find_any = lines("ps = apis.todoist.show_projects(access_token=token)", 'ids = [p["project_id"] for p in ps]')
     read = lines(
@@ -36,8 +36,8 @@ def set_up(stage: Stage) -> Draft:
         'print([t["priority"] for t in ts])',
     )
     every = "for t in ts:"
-    matching = f'for t in [t for t in ts if t["priority"] == "{priority}"]:'
-    matching_first = f'for t in [t for t in ts if t["priority"] == "{priority}"][:1]:'
+    matching = 'for t in [t for t in ts if t["priority"] == w[2]]:'
+    matching_first = 'for t in [t for t in ts if t["priority"] == w[2]][:1]:'
     complete = lines(
         '    apis.todoist.update_task(task_id=t["task_id"], is_completed=True, access_token=token)', COMPLETE
     )

@@ -23,7 +23,7 @@ def set_up(stage: Stage) -> Draft:
     opening = log_in("todoist")
     find = lines(
         "ps = apis.todoist.show_projects(access_token=token)",
-        f'ids = [p["project_id"] for p in ps if p["name"] == "{name}"]',
+        'ids = [p["project_id"] for p in ps if p["name"] == w[7]]',
     )
     find_any = lines("ps = apis.todoist.show_projects(access_token=token)", 'ids = [p["project_id"] for p in ps]')
     read = lines(

@@ -39,7 +39,7 @@ def set_up(stage: Stage) -> Draft:
     opening = log_in("venmo")
     fetch = 'rs = apis.venmo.show_received_payment_requests(status="pending", access_token=token, page_limit=20)'
     fetch_default = 'rs = apis.venmo.show_received_payment_requests(status="pending", access_token=token)'
-    select = f'ids = [r["payment_request_id"] for r in rs if r["sender"]["name"].startswith("{person.first_name} ")]'
+    select = 'ids = [r["payment_request_id"] for r in rs if r["sender"]["name"].startswith(w[7] + " ")]'
     select_all = 'ids = [r["payment_request_id"] for r in rs]'
     approve = lines(
         "for i in ids:", "    apis.venmo.approve_payment_request(payment_request_id=i, access_token=token)", COMPLETE

@@ -31,8 +31,8 @@ def set_up(stage: Stage) -> Draft:
         'apis.venmo.show_transactions(direction="sent", access_token=token, page_index=p, page_limit=20)]'
     )
     fetch_one_page = 'ts = apis.venmo.show_transactions(direction="sent", access_token=token, page_limit=20)'
-    add_up = f'n = sum(t["amount"] for t in ts if t["receiver"]["name"].startswith("{person.first_name} "))'
-    count = f'n = len([t for t in ts if t["receiver"]["name"].startswith("{person.first_name} ")])'
+    add_up = 'n = sum(t["amount"] for t in ts if t["receiver"]["name"].startswith(w[7] + " "))'
+    count = 'n = len([t for t in ts if t["receiver"]["name"].startswith(w[7] + " ")])'
     return Draft(
         instruction=f"How many dollars have I sent to {person.first_name} on Venmo in total?",
         answer=total,

@@ -24,7 +24,7 @@ def set_up(stage: Stage) -> Draft:
 
     opening = log_in("amazon")
     fetch = "items = apis.amazon.show_wish_list(access_token=token)"
-    select = f'ids = [i["product_id"] for i in items if i["price"] < {limit}]'
+    select = 'ids = [i["product_id"] for i in items if i["price"] < int(w[12])]'
     select_all = 'ids = [i["product_id"] for i in items]'
     add = lines("for i in ids:", "    apis.amazon.add_product_to_cart(product_id=i, access_token=token)", COMPLETE)
     add_first = lines("apis.amazon.add_product_to_cart(product_id=ids[0], access_token=token)", COMPLETE)
