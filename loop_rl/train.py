@@ -17,9 +17,10 @@ from loop_rl.advantage import keep_informative, leave_one_out
 from loop_rl.checkpoint import latest_checkpoint, load_checkpoint, publish_adapter, save_checkpoint
 from loop_rl.config import Config, ConfigError
 from loop_rl.metrics import MetricsWriter, describe_groups
+from loop_rl.processes import die_with_parent
 from loop_rl.rollout import Group, read_group
 from loop_rl.run_dir import RunDir
-from loop_rl.trainer import Trainer
+from loop_rl.trainer import Trainer, end_process
 
 POLL_S = 0.2
 SAMPLER_SILENCE_S = 300.0
@@ -122,6 +123,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run-dir", type=Path, required=True, help="run directory with a config.yaml")
     args = parser.parse_args()
+    die_with_parent()  # the launcher between the supervisor and this process may be killed
     try:
         run = RunDir.open(args.run_dir)
         train(run, run.config)
@@ -132,4 +134,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end_process(main())
