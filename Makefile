@@ -5,7 +5,7 @@ MAKEFLAGS += --no-print-directory
 
 PYTHON ?= python3.11
 CONFIG ?= configs/tiny.yaml
-NODES  ?= 1
+NODES ?= 1
 TASKS_ROOT := .appworld/builtin
 BIN := .venv/bin
 
@@ -13,7 +13,7 @@ ifneq ($(NODES),1)
 $(error NODES=$(NODES): this version trains on one node; leave NODES out)
 endif
 
-.PHONY: help setup tasks train eval test lint lock tiny-model bench
+.PHONY: help setup tasks train eval test lint lock tiny-model
 
 help:  ## list the targets
 	@awk -F'##' '/^[a-z-]+:.*##/ {split($$1, t, ":"); printf "  make %-12s %s\n", t[1], $$2} \

@@ -226,8 +226,10 @@ class ForkServer:
     def kill(self) -> None:
         """End a server that does not answer; its processes die with it."""
         self.dead = True
-        with contextlib.suppress(ProcessLookupError):
-            self._process.kill()
+        if self._process.returncode is None:
+            # Not self._process.kill(): it may reap the process before asyncio does, which then complains.
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._process.pid, signal.SIGKILL)
 
     async def close(self) -> None:
         """End the server and everything below it, within EXIT_TIMEOUT_S."""

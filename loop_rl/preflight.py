@@ -14,6 +14,9 @@ def check_inputs(config: Config) -> None:
     Raises:
         ConfigError: one line that names what is missing and how to get it.
     """
+    if "memory" in config.name:
+        # Part of every AppWorld experiment's name, and so of a path; see roots.check_root.
+        raise ConfigError(f"name={config.name}: AppWorld misreads paths with the word 'memory'; choose another name=")
     try:
         check_python(config.tasks.python)
         check_root(config.tasks.root)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from rich.table import Table
 
-HEADINGS = {"TGC": "task goal completion", "SGC": "scenario goal completion"}
+METRICS = ("TGC", "SGC")
+CAPTION = "TGC: task goal completion; SGC: scenario goal completion; in brackets the 95% confidence interval"
 
 
 def iteration_line(figures: dict[str, float], num_iterations: int) -> str:
@@ -35,7 +36,7 @@ def iteration_line(figures: dict[str, float], num_iterations: int) -> str:
 
 def evaluation_table(figures: dict, title: str) -> Table:
     """TGC and SGC of one evaluation."""
-    table = _table(f"{title}, percent [95% interval]", "", "number", "value")
+    table = _table(f"{title}, percent", "", "number", "value")
     for metric, level, name in _rows(figures):
         figure = figures[metric][level]
         table.add_row(name, str(figure["num"]), _percent(figure))
@@ -44,7 +45,7 @@ def evaluation_table(figures: dict, title: str) -> Table:
 
 def before_after_table(before: dict, after: dict, title: str) -> Table:
     """TGC and SGC of two evaluations of the same split."""
-    table = _table(f"{title}, percent [95% interval]", "", "number", "before", "after", "change")
+    table = _table(f"{title}, percent", "", "number", "before", "after", "change")
     for metric, level, name in _rows(before):
         b, a = before[metric][level], after[metric][level]
         change = 100 * (a["value"] - b["value"])
@@ -53,7 +54,7 @@ def before_after_table(before: dict, after: dict, title: str) -> Table:
 
 
 def _table(title: str, *headings: str) -> Table:
-    table = Table(title=title)
+    table = Table(title=title, caption=CAPTION)
     for index, heading in enumerate(headings):
         table.add_column(heading, justify="right" if index else "left")
     return table
@@ -62,8 +63,8 @@ def _table(title: str, *headings: str) -> Table:
 def _rows(figures: dict) -> list[tuple[str, str, str]]:
     """(metric, level, what the row is called)"""
     return [
-        (metric, level, f"{metric} ({HEADINGS[metric]})" if level == "all" else f"  difficulty {level}")
-        for metric in HEADINGS
+        (metric, level, metric if level == "all" else f"  difficulty {level}")
+        for metric in METRICS
         for level in figures[metric]
     ]
 

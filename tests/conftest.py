@@ -60,3 +60,13 @@ def vllm_url(served_model: Path, tmp_path_factory: pytest.TempPathFactory) -> It
         yield server.url
     finally:
         server.stop()
+
+
+# Files that start real servers or ranks, the longest last; everything else comes before them.
+SLOW_FILES = ["policy", "splits", "scoring", "pool", "sampler", "builtin_pack", "checkpoint", "trainer", "end_to_end"]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Fast tests first: a mistake in a formula shows in seconds."""
+    rank = {f"test_{name}": index + 1 for index, name in enumerate(SLOW_FILES)}
+    items.sort(key=lambda item: rank.get(item.path.stem, 0))

@@ -44,6 +44,10 @@ def test_a_root_that_appworld_would_misread(tmp_path):
     assert "'memory'" in refusal(config(tmp_path / "memory-lane"))
 
 
+def test_a_run_name_that_appworld_would_misread(appworld_root):
+    assert "name=memory-test" in refusal(config(appworld_root, "name=memory-test"))
+
+
 def test_no_tasks_of_the_difficulty(appworld_root):
     assert "no tasks of difficulty [3]" in refusal(config(appworld_root, "tasks.difficulties=[3]"))
 

@@ -34,7 +34,7 @@ def set_up(stage: Stage) -> Draft:
     fetch_default = "alarms = apis.phone.show_alarms(access_token=token)"
     select = 'ids = [a["alarm_id"] for a in alarms if a["label"] == w[2]]'
     select_all = 'ids = [a["alarm_id"] for a in alarms]'
-    change = lines('apis.phone.update_alarm(alarm_id=ids[0], time=w[5], access_token=token)', COMPLETE)
+    change = lines("apis.phone.update_alarm(alarm_id=ids[0], time=w[5], access_token=token)", COMPLETE)
     disable = lines("apis.phone.update_alarm(alarm_id=ids[0], enabled=False, access_token=token)", COMPLETE)
     return Draft(
         instruction=f"Change my {label} alarm to {new_time}.",

@@ -30,10 +30,8 @@ def set_up(stage: Stage) -> Draft:
     )
 
     opening = log_in("file_system")
-    fetch = (
-        'paths = apis.file_system.show_directory(directory_path=w[8], recursive=False, access_token=token)'
-    )
-    fetch_deep = 'paths = apis.file_system.show_directory(directory_path=w[8], access_token=token)'
+    fetch = "paths = apis.file_system.show_directory(directory_path=w[8], recursive=False, access_token=token)"
+    fetch_deep = "paths = apis.file_system.show_directory(directory_path=w[8], access_token=token)"
     count = 'n = len([p for p in paths if p.endswith("." + w[2])])'
     return Draft(
         instruction=f"How many {extension} files are in my folder ~/{folder}/, sub-folders not counted?",

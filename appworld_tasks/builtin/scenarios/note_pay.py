@@ -44,7 +44,7 @@ def set_up(stage: Stage) -> Draft:
     stage.add("venmo.Friendship", [{"user_id": stage.supervisor.id, "friend_id": friend.id} for friend in people])
 
     read_note = lines(
-        'note = apis.simple_note.search_notes(query=w[12], access_token=token)[0]',
+        "note = apis.simple_note.search_notes(query=w[12], access_token=token)[0]",
         'text = apis.simple_note.show_note(note_id=note["note_id"], access_token=token)["content"]',
         "print(text)",
     )

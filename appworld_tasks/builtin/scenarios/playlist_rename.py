@@ -26,10 +26,8 @@ def set_up(stage: Stage) -> Draft:
     fetch_default = "ps = apis.spotify.show_playlist_library(access_token=token)"
     select = 'ids = [p["playlist_id"] for p in ps if p["title"] == w[4]]'
     select_all = 'ids = [p["playlist_id"] for p in ps]'
-    rename = lines(
-        'apis.spotify.update_playlist(playlist_id=ids[0], title=w[6], access_token=token)', COMPLETE
-    )
-    create = lines('apis.spotify.create_playlist(title=w[6], access_token=token)', COMPLETE)
+    rename = lines("apis.spotify.update_playlist(playlist_id=ids[0], title=w[6], access_token=token)", COMPLETE)
+    create = lines("apis.spotify.create_playlist(title=w[6], access_token=token)", COMPLETE)
     return Draft(
         instruction=f"Rename my Spotify playlist {title} to {new_title}.",
         public_data={"title": title, "new_title": new_title},
