@@ -39,6 +39,9 @@ class Supervisor:
             f"tasks.root={root}",
             f"trainer.num_iterations={NUM_ITERATIONS}",
             "sampler.tasks_per_iteration=8",
+            # Fewer and smaller iterations than the default's, so bolder and more steps.
+            "trainer.learning_rate=2e-3",
+            "trainer.minibatch_rollouts=16",
             "evaluation.split=dev",
         ]
         self.command = [sys.executable, "-m", "loop_rl.launch", "--config", "configs/tiny.yaml", *settings]
