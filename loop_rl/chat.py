@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from loop_rl.config import AgentConfig
@@ -27,6 +28,8 @@ _CODE_BLOCK = re.compile(r"^```python[ \t]*\n(.*?)^```", re.MULTILINE | re.DOTAL
 # Longer REPL output loses its middle before tokenisation: a 5 MB print would take seconds to encode. Tokens average
 # 2-4 characters, so the cut by tokens still decides in practice.
 _MAX_CHARS_PER_TOKEN = 16
+
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 
 
 class ChatError(ValueError):
@@ -41,6 +44,8 @@ def load_tokenizer(path: str) -> Any:
     try:
         # AutoTokenizer gives every Qwen2 model Qwen2's own tokenizer, also where the folder says that its tokenizer.json
         # is to be taken as it is.
+        if Path(path).is_dir() and not any((Path(path) / name).exists() for name in _TOKENIZER_FILES):
+            raise OSError(f"none of {', '.join(_TOKENIZER_FILES)} there")  # AutoTokenizer would make an empty one
         as_it_is = get_tokenizer_config(path).get("tokenizer_class") in ("TokenizersBackend", "PreTrainedTokenizerFast")
         tokenizer = (PreTrainedTokenizerFast if as_it_is else AutoTokenizer).from_pretrained(path)
     except (OSError, ValueError, KeyError) as error:

@@ -31,6 +31,7 @@ def train(run: RunDir, config: Config) -> None:
     trainer = Trainer(config)
     first_iteration = resume(trainer, run)
     metrics = MetricsWriter(run, first_iteration) if trainer.is_main else None
+    publish_s = 0.0
 
     for iteration in range(first_iteration, config.trainer.num_iterations):
         # 1. Roll out: K episodes of each task. The sampler does it; here we only wait.
@@ -48,25 +49,25 @@ def train(run: RunDir, config: Config) -> None:
 
         # 4. Update: N epochs of clipped PPO over shuffled minibatches.
         started = time.monotonic()
-        if rollouts:
+        if any(rollout.num_action_tokens for rollout in rollouts):
             on_step = _step_reporter(run, iteration) if trainer.is_main else None
             update = trainer.train_iteration(rollouts, advantages, iteration, on_step=on_step)
         else:
             update = {"num_steps": 0}  # in every group all rollouts scored alike: nothing to learn from
         train_s = time.monotonic() - started
 
-        # The checkpoint comes before the policy it holds: a version that others have seen can always be resumed from.
+        # The line of figures, the checkpoint, the policy, in this order: killed in between, the iteration is done again
+        # and its line replaced; and a version that others have seen can always be resumed from.
+        if metrics:
+            times = {"time/wait_s": wait_s, "time/train_s": train_s, "time/publish_s": publish_s}
+            policy = {f"policy/{name}": value for name, value in update.items()}
+            metrics.write(iteration, describe_groups(groups, iteration, num_kept=len(rollouts)) | policy | times)
         started = time.monotonic()
         version = iteration + 1
         if version % config.trainer.checkpoint_every == 0 or version == config.trainer.num_iterations:
             save_checkpoint(trainer, run.path, version, keep=config.trainer.keep_checkpoints)
         publish_adapter(trainer, run.path, version)
         publish_s = time.monotonic() - started
-
-        if metrics:
-            times = {"time/wait_s": wait_s, "time/train_s": train_s, "time/publish_s": publish_s}
-            policy = {f"policy/{name}": value for name, value in update.items()}
-            metrics.write(iteration, describe_groups(groups, iteration, num_kept=len(rollouts)) | policy | times)
     if metrics:
         metrics.close()
     trainer.close()
