@@ -44,8 +44,13 @@ def load_split(root: str | Path, split: str) -> list[TaskInfo]:
     return [_load_task(data / "tasks" / task_id) for task_id in task_ids if task_id]
 
 
-def training_tasks(root: str | Path, split: str, difficulties: Collection[int] | None = None) -> list[TaskInfo]:
-    """The tasks of a split to train on, of these difficulties or of all. Raises SplitError, also for a test split."""
+def training_tasks(
+    root: str | Path, split: str, difficulties: Collection[int] | None = None, task_ids: Sequence[str] = ()
+) -> list[TaskInfo]:
+    """The tasks of a split to train on: of these difficulties or of all, and of these ids if any are given.
+
+    Raises SplitError, also for a test split.
+    """
     if split in TEST_SPLITS:
         raise SplitError(f"split {split!r} is for testing only; train on 'train' or 'dev'")
     tasks = load_split(root, split)
@@ -59,7 +64,7 @@ def training_tasks(root: str | Path, split: str, difficulties: Collection[int] |
     chosen = [task for task in tasks if difficulties is None or task.difficulty in difficulties]
     if not chosen:
         raise SplitError(f"split {split!r} has no tasks of difficulty {sorted(difficulties or ())}")
-    return chosen
+    return select_tasks(chosen, task_ids) if task_ids else chosen
 
 
 def select_tasks(tasks: Sequence[TaskInfo], task_ids: Iterable[str]) -> list[TaskInfo]:

@@ -11,7 +11,7 @@ freeze .venv-appworld/bin/python constraints/appworld.txt "AppWorld's environmen
 if [ "$(.venv/bin/python -c 'import importlib.util as u; print(u.find_spec("torch") and __import__("torch").cuda.is_available())')" = False ]; then
     freeze .venv/bin/python constraints/cpu.txt "The trainer's environment without a GPU"
 fi
-python3.11 -m venv build/lock && build/lock/bin/python -m pip install -q uv==0.11.0
+python3.11 -m venv build/lock && build/lock/bin/python -m pip install -q uv==0.13.8
 { echo "# The trainer's environment with NVIDIA GPUs. Made by: make lock"
   build/lock/bin/uv pip compile -q --no-header --no-annotate setup.cfg --extra gpu --extra dev \
       --python-version 3.11 --python-platform x86_64-manylinux_2_28; } > constraints/gpu.txt.new

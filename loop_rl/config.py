@@ -54,6 +54,8 @@ class TasksConfig(Section):
     """Split to train on; the test splits are refused."""
     difficulties: list[int] = [1, 2]
     """Train on tasks of these difficulties. Paper: 1 and 2."""
+    task_ids: list[str] = []
+    """Train on these tasks of the split only; empty is all of them."""
     num_workers: int = Field(16, ge=1)
     """AppWorld worlds open at once, one process each (about 100 MB); bounds the rollouts in flight."""
     execute_timeout_s: float = Field(60.0, gt=0)

@@ -20,7 +20,7 @@ def check_inputs(config: Config) -> None:
     try:
         check_python(config.tasks.python)
         check_root(config.tasks.root)
-        training_tasks(config.tasks.root, config.tasks.train_split, config.tasks.difficulties)
+        training_tasks(config.tasks.root, config.tasks.train_split, config.tasks.difficulties, config.tasks.task_ids)
         load_split(config.tasks.root, config.evaluation.split)
     except (RootError, SplitError) as error:
         raise ConfigError(str(error)) from error

@@ -264,7 +264,9 @@ async def _main(run: RunDir, config: Config, urls: list[str]) -> None:
     loop, this_task = asyncio.get_running_loop(), asyncio.current_task()
     for sig in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(sig, this_task.cancel)
-    tasks = training_tasks(config.tasks.root, config.tasks.train_split, config.tasks.difficulties)
+    tasks = training_tasks(
+        config.tasks.root, config.tasks.train_split, config.tasks.difficulties, config.tasks.task_ids
+    )
     chat = Chat.from_pretrained(config.model.path, config.agent)
     async with (
         AppWorldEnvironment(

@@ -52,6 +52,11 @@ def test_no_tasks_of_the_difficulty(appworld_root):
     assert "no tasks of difficulty [3]" in refusal(config(appworld_root, "tasks.difficulties=[3]"))
 
 
+def test_a_task_that_is_not_in_the_split(appworld_root):
+    message = refusal(config(appworld_root, "tasks.task_ids=[train-001-spotify-artist-cuont_1]"))
+    assert "no task 'train-001-spotify-artist-cuont_1'" in message and "did you mean 'train-001-spotify" in message
+
+
 def test_a_model_path_that_is_nothing(appworld_root, tmp_path):
     message = refusal(config(appworld_root, f"model.path={tmp_path}/nothing"))
     assert f"{tmp_path}/nothing" in message and "model.path" in message
