@@ -96,7 +96,7 @@ def _evaluate(run: RunDir, version: int, servers: list[VllmServer]) -> None:
         if process.poll() is None:
             process.send_signal(signal.SIGINT)
             try:
-                process.wait(6)
+                process.wait(5)
             except subprocess.TimeoutExpired:
                 process.kill()
     if process.returncode != 0:

@@ -78,7 +78,7 @@ class ManagedProcess:
         self._log_file.close()
 
 
-def stop_all(processes: Sequence[ManagedProcess], timeout_s: float = 8.0) -> None:
+def stop_all(processes: Sequence[ManagedProcess], timeout_s: float = 5.0) -> None:
     """Ask all to stop at once, give them `timeout_s` seconds together, then kill what is left."""
     for process in processes:
         process.request_stop()

@@ -22,7 +22,7 @@ BASE_MODEL = "base"
 """Name under which a server answers with the untouched base model, policy version 0."""
 _HOST = "127.0.0.1"
 _POLL_S = 0.1
-_STOP_TIMEOUT_S = 5.0
+_STOP_TIMEOUT_S = 4.0
 _CPU_BATCHED_TOKENS = 2048
 
 
