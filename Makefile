@@ -25,7 +25,7 @@ setup:  ## make both virtual environments (train, eval and test do this themselv
 
 tasks: setup  ## generate the built-in task pack
 #: make tasks
-	@.venv-appworld/bin/python -m appworld_tasks.builtin generate --root $(TASKS_ROOT)
+	@.venv-appworld/bin/python -m appworld_tasks.builtin generate --root $(TASKS_ROOT) --replace
 
 train: tasks  ## train; goes on where a run of that name stopped
 #: make train CONFIG=configs/tiny.yaml ARGS="name=my-run seed=1 trainer.num_iterations=30"

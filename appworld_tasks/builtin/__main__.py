@@ -45,6 +45,7 @@ def _parser() -> argparse.ArgumentParser:
     for dataset, default in (("train", 48), ("dev", 12), ("test-normal", 40), ("test-challenge", 10)):
         help_text = f"scenario instances in {dataset}, three tasks each (default {default})"
         pack.add_argument(f"--{dataset}-scenarios", type=_natural, default=default, metavar="N", help=help_text)
+    pack.add_argument("--replace", action="store_true", help="replace a pack of other settings or of another version")
     pack.add_argument("--people", type=_natural, default=12, metavar="N", help="people in each split (default 12)")
 
     help_text = "run and score solutions and typical mistakes on a population of their own"
@@ -102,7 +103,7 @@ def _generate(options: argparse.Namespace) -> None:
         "test_challenge": options.test_challenge_scenarios,
     }
     settings = PackSettings(options.seed, scenarios, people=dict.fromkeys(scenarios, options.people))
-    print(generate(options.root.resolve(), settings))
+    print(generate(options.root.resolve(), settings, replace=options.replace))
 
 
 def _demonstrations(options: argparse.Namespace) -> None:

@@ -47,19 +47,31 @@ def plan_tasks(scenarios: dict[str, int]) -> dict[str, list[PlannedTask]]:
     return plan
 
 
-def generate(root: Path, settings: PackSettings) -> str:
-    """Make `root/data` a pack with `settings` and say what was done; an identical one is reused at once."""
+def generate(root: Path, settings: PackSettings, replace: bool = False) -> str:
+    """Make `root/data` a pack with `settings` and say what was done; an identical one is reused at once.
+
+    replace: a pack of other settings, or of another version of the generator, makes room. Anything that is not a
+        built-in pack never does.
+
+    Raises ValueError when there is other data.
+    """
     partial = root / ".builtin-partial"
     data_dir = root / "data"
     if data_dir.exists():
-        if _read_manifest(data_dir) == _manifest(settings):
+        manifest = _read_manifest(data_dir)
+        if manifest == _manifest(settings):
             return f"Reused the pack in {data_dir}."
-        raise ValueError(f"{data_dir} holds something else than this pack; remove it or choose another --root.")
+        if manifest is None:
+            raise ValueError(f"{data_dir} holds something else than a built-in pack; choose another --root.")
+        if not replace:
+            raise ValueError(f"{data_dir} holds another pack; give --replace, or choose another --root.")
     shutil.rmtree(partial, ignore_errors=True)
     partial_data = partial / "data"
     num_tasks = write_pack(partial_data, settings)
     # The manifest comes last and the rename is atomic: what is called `data` is always whole.
     (partial_data / MANIFEST_NAME).write_text(json.dumps(_manifest(settings), indent=2) + "\n")
+    if data_dir.exists():
+        data_dir.rename(partial / "outdated")
     partial_data.rename(data_dir)
     shutil.rmtree(partial)
     return f"Generated {num_tasks} tasks in {data_dir}."
