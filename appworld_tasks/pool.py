@@ -39,6 +39,8 @@ class Observation:
     """What the code printed, or the error, as AppWorld words it; cut at the pool's `max_output_chars`."""
     completed: bool
     """Whether the agent has declared the task complete by now."""
+    api_calls: list[str]
+    """The API calls that the code made, in order: method, path and parameters as JSON, each cut at 1,000 characters."""
 
 
 class WorkerPool:
@@ -79,7 +81,8 @@ class WorkerPool:
             num_workers,
             recycle_after,
             {"role": "worker", "max_output_chars": max_output_chars, "soft_timeout_s": soft_timeout_s},
-            max_line_bytes=12 * max_output_chars + 65536,  # one character is at most 12 bytes of JSON
+            max_line_bytes=24 * max_output_chars
+            + 65536,  # output and API calls; one character is at most 12 bytes of JSON
         )
         self._lost: Counter[str] = Counter()
         self._totals: Counter[str] = Counter()
@@ -162,7 +165,7 @@ class World:
         """
         self._pool._totals["executions"] += 1
         reply = await self._call("execute_seconds", self._pool._kill_timeout_s, command="execute", code=code)
-        return Observation(reply["output"], reply["completed"])
+        return Observation(reply["output"], reply["completed"], reply["api_calls"])
 
     async def close(self) -> None:
         """Save the final state and give the process back. Raises WorkerLost, also when the world was lost before."""

@@ -203,6 +203,7 @@ async def _act(
             return EndReason.WORKER_LOST
         finally:
             clock.environment_s += time.monotonic() - started
+        turn.api_calls = result.api_calls
         if result.completed:
             return EndReason.COMPLETED
         observation = chat.observation(result.output)

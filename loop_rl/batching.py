@@ -33,6 +33,8 @@ class MicroBatch:
     """1 / (rollouts of the minibatch * action tokens of this rollout); see loss.policy_loss."""
     versions_N: Tensor
     """Policy version that sampled the token."""
+    lengths: list[int]
+    """Action tokens of each rollout, in the order in which they make up N."""
     num_tokens: int
     """Tokens of the rollouts, padding excluded; 0 marks a dummy."""
 
@@ -88,11 +90,12 @@ def collate(samples: Sequence[Sample], num_rollouts: int) -> MicroBatch:
     if not samples:
         return _dummy()
     input_ids_BT = torch.zeros(len(samples), max(sample.num_tokens for sample in samples), dtype=torch.int64)
-    rows, positions, targets, logprobs, advantages, weights, versions = [], [], [], [], [], [], []
+    rows, positions, targets, logprobs, advantages, weights, versions, lengths = [], [], [], [], [], [], [], []
     for row, sample in enumerate(samples):
         sequence = sample.sequence
         input_ids_BT[row, : sample.num_tokens] = torch.tensor(sequence.token_ids)
         actions = [position for position, is_action in enumerate(sequence.action_mask) if is_action]
+        lengths.append(len(actions))
         rows += [row] * len(actions)
         positions += [position - 1 for position in actions]
         targets += [sequence.token_ids[position] for position in actions]
@@ -109,6 +112,7 @@ def collate(samples: Sequence[Sample], num_rollouts: int) -> MicroBatch:
         advantages_N=torch.tensor(advantages, dtype=torch.float32),
         weights_N=torch.tensor(weights, dtype=torch.float32),
         versions_N=torch.tensor(versions),
+        lengths=lengths,
         num_tokens=sum(sample.num_tokens for sample in samples),
     )
 
@@ -125,5 +129,6 @@ def _dummy() -> MicroBatch:
         advantages_N=zero_float_N,
         weights_N=zero_float_N,
         versions_N=zero_N,
+        lengths=[],
         num_tokens=0,
     )

@@ -5,6 +5,9 @@ from __future__ import annotations
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
+from appworld_tasks.environment import AppWorldEnvironment
+from loop_rl.config import TasksConfig
+
 
 class Task(Protocol):
     """One task, as the agent and the book-keeping need it."""
@@ -25,6 +28,8 @@ class Observation(Protocol):
     output: str
     completed: bool
     """The agent has declared the task complete."""
+    api_calls: list[str]
+    """What the code asked of the world, for the reader of the rollout only."""
 
 
 class Score(Protocol):
@@ -51,3 +56,8 @@ class Environment(Protocol):
     """Hands out episodes; bounded by its own number of workers."""
 
     def episode(self, task: Task, experiment_name: str, keep_outputs: bool) -> AbstractAsyncContextManager[Episode]: ...
+
+
+def make_environment(tasks: TasksConfig) -> AppWorldEnvironment:
+    """The environment that a config asks for, to be entered."""
+    return AppWorldEnvironment(tasks.root, tasks.python, tasks.num_workers, execute_timeout_s=tasks.execute_timeout_s)

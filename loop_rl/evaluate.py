@@ -11,9 +11,7 @@ finish; an interrupted evaluation goes on with those that are missing.
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
-import signal
 import sys
 from collections import Counter
 from pathlib import Path
@@ -21,21 +19,22 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from appworld_tasks.environment import AppWorldEnvironment
 from appworld_tasks.goal_completion import goal_completion
 from appworld_tasks.pool import EngineError
 from appworld_tasks.scoring import ScoringError
 from appworld_tasks.splits import TaskInfo, load_split
 from loop_rl.agent import EpisodeSettings, Job, collect
 from loop_rl.chat import Chat
+from loop_rl.command import run_async, run_command
 from loop_rl.config import Config, ConfigError
+from loop_rl.environment import make_environment
 from loop_rl.policy import PolicyClient, PolicyError
 from loop_rl.preflight import check_inputs
 from loop_rl.processes import die_with_parent
-from loop_rl.report import evaluation_table
 from loop_rl.rollout import Rollout, read_rollouts, write_rollouts
 from loop_rl.run_dir import RunDir, write_atomically
 from loop_rl.server import ServerFailed, VllmServer
+from loop_rl.tables import evaluation_table
 
 console = Console(highlight=False, soft_wrap=True)
 
@@ -68,12 +67,7 @@ async def evaluate(run: RunDir, config: Config, version: int, split: str, urls: 
             progress.update(bar, advance=1)
 
         async with (
-            AppWorldEnvironment(
-                config.tasks.root,
-                config.tasks.python,
-                config.tasks.num_workers,
-                execute_timeout_s=config.tasks.execute_timeout_s,
-            ) as environment,
+            make_environment(config.tasks) as environment,
             PolicyClient(urls, chat.end_of_turn_id, logs=str(run.logs)) as policy,
         ):
             if version:
@@ -119,13 +113,13 @@ def _job(config: Config, version: int, split: str, index: int, task: TaskInfo) -
 def _evaluate_with_server(run: RunDir, config: Config, version: int, split: str, urls: list[str]) -> dict:
     """With the given servers, or with one of our own for the time it takes."""
     if urls:
-        return asyncio.run(evaluate(run, config, version, split, urls))
+        return run_async(evaluate(run, config, version, split, urls))
     server = VllmServer(config, 0, run.logs / "vllm-evaluate.log")
     try:
         with console.status("starting vLLM"):
             server.start()
             server.wait_until_ready()
-        return asyncio.run(evaluate(run, config, version, split, [server.url]))
+        return run_async(evaluate(run, config, version, split, [server.url]))
     finally:
         server.stop()
 
@@ -138,31 +132,27 @@ def main() -> int:
     parser.add_argument("--server", action="append", default=[], metavar="URL", help="running vLLM server; repeatable")
     args = parser.parse_args()
     die_with_parent()
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
-    try:
-        run = RunDir.open(args.run_dir)
-        config = run.config
-        check_inputs(config)
-        version = run.latest_version() if args.version is None else args.version
-        if version and not run.adapter(version).exists():
-            raise ConfigError(f"{run.adapter(version)}: no such policy version; newest is {run.latest_version()}")
-        split = args.split or config.evaluation.split
-        with run.lock("evaluation"):
-            if run.evaluation_file(version, split).exists():
-                figures = json.loads(run.evaluation_file(version, split).read_text())
-            else:
-                figures = _evaluate_with_server(run, config, version, split, args.server)
-        console.print(evaluation_table(figures, f"policy version {version} on {split}"))
-        console.print(
-            f"AppWorld's own figures: appworld evaluate {figures['experiment']} {split} --root {config.tasks.root}"
-        )
-    except (ValueError, OSError, PolicyError, ScoringError, EngineError, ServerFailed) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on from here", file=sys.stderr)
-        return 130
-    return 0
+    errors = (PolicyError, ScoringError, EngineError, ServerFailed)
+    return run_command(lambda: _evaluate_run(args), "stopped; the same command goes on from here", errors)
+
+
+def _evaluate_run(args: argparse.Namespace) -> None:
+    run = RunDir.open(args.run_dir)
+    config = run.config
+    check_inputs(config)
+    version = run.latest_version() if args.version is None else args.version
+    if version and not run.adapter(version).exists():
+        raise ConfigError(f"{run.adapter(version)}: no such policy version; newest is {run.latest_version()}")
+    split = args.split or config.evaluation.split
+    with run.lock("evaluation"):
+        if run.evaluation_file(version, split).exists():
+            figures = json.loads(run.evaluation_file(version, split).read_text())
+        else:
+            figures = _evaluate_with_server(run, config, version, split, args.server)
+    console.print(evaluation_table(figures, f"policy version {version} on {split}"))
+    console.print(
+        f"AppWorld's own figures: appworld evaluate {figures['experiment']} {split} --root {config.tasks.root}"
+    )
 
 
 if __name__ == "__main__":

@@ -22,13 +22,14 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from loop_rl.config import Config, ConfigError, dump_config, load_config
+from loop_rl.command import run_command
+from loop_rl.config import Config, dump_config, load_config
 from loop_rl.metrics import read_metrics
 from loop_rl.preflight import check_inputs
 from loop_rl.processes import ManagedProcess, stop_all
-from loop_rl.report import before_after_table, iteration_line
 from loop_rl.run_dir import RunDir
 from loop_rl.server import ServerFailed, VllmServer, is_cpu_build
+from loop_rl.tables import before_after_table, iteration_line
 
 POLL_S = 0.3
 console = Console(highlight=False, soft_wrap=True)
@@ -186,21 +187,15 @@ def main() -> int:
         "overrides", nargs="*", metavar="key=value", help="dotted settings, such as trainer.zero_stage=3"
     )
     args = parser.parse_args()
-    # A supervisor that is told to end ends its children too, exactly as on Ctrl-C.
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
-    try:
-        config = load_config(args.config, args.overrides)
-        if args.dry_run:
-            print(dump_config(config), end="")
-        else:
-            launch(config)
-    except (ConfigError, RunFailed, ServerFailed) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on from here", file=sys.stderr)
-        return 130
-    return 0
+    return run_command(lambda: _launch(args), "stopped; the same command goes on from here", (RunFailed, ServerFailed))
+
+
+def _launch(args: argparse.Namespace) -> None:
+    config = load_config(args.config, args.overrides)
+    if args.dry_run:
+        print(dump_config(config), end="")
+    else:
+        launch(config)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2  # 2: Turn.api_calls
 
 
 class EndReason(StrEnum):
@@ -47,6 +47,8 @@ class Turn:
     """The code that ran; empty when the turn held no code block."""
     observation: str
     """REPL output as the agent saw it, after the cut; empty in the last turn of most episodes."""
+    api_calls: list[str] = field(default_factory=list)
+    """AppWorld API calls that the code made, in order: method, path and the parameters as JSON."""
 
 
 @dataclass
@@ -138,6 +140,7 @@ _TURN = pa.struct(
         ("action_text", pa.string()),
         ("code", pa.string()),
         ("observation", pa.string()),
+        ("api_calls", pa.list_(pa.string())),
     ]
 )
 SCHEMA = pa.schema(

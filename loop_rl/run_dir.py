@@ -4,9 +4,11 @@ config.yaml               resolved; written once, a different one for the same n
 policy/v000012/           PEFT adapter of policy version 12; version 0 is the untouched base and has no folder
 rollouts/train/           one parquet file per finished group
 rollouts/unfinished/      finished rollouts of groups still short of K
+updates/                  one parquet file an iteration: advantage of each rollout, what the trainer computed of its tokens
 rollouts/eval/            one parquet file per evaluated version and split, and its figures in a .json beside it
 checkpoints/step-000012/  engine, optimiser and RNG after iteration 11 (the 12th)
 metrics.jsonl             one line an iteration; TensorBoard events in tensorboard/
+timeline/<process>.jsonl  when the process did what
 status/<process>.json     heartbeat and progress of each process
 logs/<process>.log
 """
@@ -89,6 +91,10 @@ class RunDir:
         return self.path / "metrics.jsonl"
 
     @property
+    def timeline(self) -> Path:
+        return self.path / "timeline"
+
+    @property
     def status(self) -> Path:
         return self.path / "status"
 
@@ -102,6 +108,9 @@ class RunDir:
 
     def group_file(self, group_id: int) -> Path:
         return self.train_rollouts / f"group-{group_id:06d}.parquet"
+
+    def update_file(self, iteration: int) -> Path:
+        return self.path / "updates" / f"iteration-{iteration:06d}.parquet"
 
     def evaluation_file(self, version: int, split: str) -> Path:
         """Figures of one evaluation; written last, so it exists only when the evaluation is complete."""

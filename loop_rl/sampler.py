@@ -16,27 +16,24 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import random
-import signal
 import sys
-import time
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from appworld_tasks.environment import AppWorldEnvironment
 from appworld_tasks.pool import EngineError
-from appworld_tasks.roots import RootError
 from appworld_tasks.scoring import ScoringError
-from appworld_tasks.splits import SplitError, training_tasks
+from appworld_tasks.splits import training_tasks
 from loop_rl.agent import EpisodeSettings, Job, collect
-from loop_rl.chat import Chat, ChatError
-from loop_rl.config import Config, ConfigError
-from loop_rl.environment import Environment, Task
+from loop_rl.chat import Chat
+from loop_rl.command import run_async, run_command
+from loop_rl.config import Config
+from loop_rl.environment import Environment, Task, make_environment
 from loop_rl.policy import PolicyClient, PolicyDirectory, PolicyError
 from loop_rl.rollout import Rollout, read_rollouts, write_rollouts
 from loop_rl.run_dir import RunDir
+from loop_rl.timeline import Timeline
 
 _HEARTBEAT_S = 1.0
 
@@ -139,33 +136,23 @@ class RolloutStore:
 
 
 class Progress:
-    """Heartbeat for the supervisor, and a line of figures for every iteration."""
+    """Heartbeat for the supervisor, and the timeline of what was waited for."""
 
     def __init__(self, run: RunDir, config: Config, store: RolloutStore, policy: PolicyClient) -> None:
         self._run = run
         self._store = store
         self._policy = policy
         self._num_rollouts = config.sampler.tasks_per_iteration * config.sampler.rollouts_per_task
-        self._of_iteration: dict[int, list[Rollout]] = defaultdict(list)
-        self._waited_s: Counter[int] = Counter()
-        self._waiting_since: float | None = None
+        self._timeline = Timeline(run, "sampler")
+        self._waiting = False
         self.num_in_flight = 0
 
     async def wait_for_policy(self, job: Job, directory: PolicyDirectory, version: int) -> None:
-        """Wait for a policy version on behalf of a job, and book the time."""
-        self._waiting_since = time.monotonic()
-        await directory.wait_for(version)
-        self._waited_s[job.iteration] += time.monotonic() - self._waiting_since
-        self._waiting_since = None
-
-    def finished(self, rollout: Rollout) -> None:
-        """Book a rollout; it has been stored already."""
-        rollouts = self._of_iteration[rollout.iteration]
-        rollouts.append(rollout)
-        if self._store.num_rollouts(rollout.iteration) == self._num_rollouts:
-            with (self._run.path / "sampler_metrics.jsonl").open("a") as file:
-                file.write(json.dumps(self._figures(rollout.iteration, rollouts)) + "\n")
-            del self._of_iteration[rollout.iteration]
+        """Wait for a policy version on behalf of a job, and record the time."""
+        self._waiting = True
+        with self._timeline.span("waiting for the policy", job.iteration, at_least_s=_HEARTBEAT_S):
+            await directory.wait_for(version)
+        self._waiting = False
 
     async def beat(self) -> None:
         """Write the heartbeat every second, until cancelled."""
@@ -175,7 +162,7 @@ class Progress:
 
     def write(self) -> None:
         iteration = self._store.first_unfinished_iteration()
-        idle = self._waiting_since is not None and self.num_in_flight == 0
+        idle = self._waiting and self.num_in_flight == 0
         self._run.write_status(
             "sampler",
             phase="waiting for the policy" if idle else "sampling",
@@ -187,26 +174,6 @@ class Progress:
             generated_tokens=self._policy.num_generated_tokens,
             policy_version=self._policy.latest_version,
         )
-
-    def _figures(self, iteration: int, rollouts: list[Rollout]) -> dict[str, object]:
-        """Of the rollouts that this process has seen; seconds are summed over episodes unless called wall."""
-        ended_at = max(r.started_at + r.duration_s for r in rollouts)
-        wall_s = max(ended_at - min(r.started_at for r in rollouts), 1e-9)
-        num_tokens = sum(r.num_action_tokens for r in rollouts)
-        return {
-            "iteration": iteration,
-            "written_at": time.time(),
-            "wall_s": wall_s,
-            "rollouts": len(rollouts),
-            "generated_tokens": num_tokens,
-            "generated_tokens_per_s": num_tokens / wall_s,
-            "episodes_per_s": len(rollouts) / wall_s,
-            "generation_s": sum(r.generation_s for r in rollouts),
-            "environment_s": sum(r.environment_s for r in rollouts),
-            "policy_wait_wall_s": self._waited_s[iteration],
-            "mean_turns": sum(len(r.turns) for r in rollouts) / len(rollouts),
-            "end_reasons": Counter(r.end_reason for r in rollouts),
-        }
 
 
 async def sample_run(
@@ -231,7 +198,6 @@ async def sample_run(
     def on_finished(rollout: Rollout) -> None:
         store.add(rollout)
         progress.num_in_flight -= 1
-        progress.finished(rollout)
 
     work = collect(
         list(store.missing_jobs()),
@@ -261,20 +227,12 @@ async def _first_of(work, *helpers) -> None:
 
 
 async def _main(run: RunDir, config: Config, urls: list[str]) -> None:
-    loop, this_task = asyncio.get_running_loop(), asyncio.current_task()
-    for sig in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(sig, this_task.cancel)
     tasks = training_tasks(
         config.tasks.root, config.tasks.train_split, config.tasks.difficulties, config.tasks.task_ids
     )
     chat = Chat.from_pretrained(config.model.path, config.agent)
     async with (
-        AppWorldEnvironment(
-            config.tasks.root,
-            config.tasks.python,
-            config.tasks.num_workers,
-            execute_timeout_s=config.tasks.execute_timeout_s,
-        ) as environment,
+        make_environment(config.tasks) as environment,
         PolicyClient(urls, chat.end_of_turn_id, run.logs) as policy,
     ):
         await sample_run(run, config, tasks, environment, chat, policy)
@@ -285,21 +243,19 @@ def main() -> int:
     parser.add_argument("--run-dir", type=Path, required=True, help="run directory with a config.yaml")
     parser.add_argument("--server", action="append", required=True, help="URL of a vLLM server; may be repeated")
     args = parser.parse_args()
-    try:
-        run = RunDir.open(args.run_dir)
-        with run.lock("sampler"):
-            asyncio.run(_main(run, run.config, args.server))
-    except (ConfigError, ChatError, RootError, SplitError, EngineError, PolicyError, ScoringError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except OSError as error:
-        where = error.filename or args.run_dir
-        print(f"error: {where}: {error.strerror or error}; once there is room, the same run goes on", file=sys.stderr)
-        return 1
-    except asyncio.CancelledError:
-        print("stopped; what is finished is kept", file=sys.stderr)
-        return 130
-    return 0
+    return run_command(
+        lambda: _sample(args), "stopped; what is finished is kept", (EngineError, PolicyError, ScoringError)
+    )
+
+
+def _sample(args: argparse.Namespace) -> None:
+    run = RunDir.open(args.run_dir)
+    with run.lock("sampler"):
+        try:
+            run_async(_main(run, run.config, args.server))
+        except OSError as error:
+            where = error.filename or args.run_dir
+            raise OSError(f"{where}: {error.strerror or error}; once there is room, the same run goes on") from error
 
 
 if __name__ == "__main__":

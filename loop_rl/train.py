@@ -20,7 +20,9 @@ from loop_rl.metrics import MetricsWriter, describe_groups
 from loop_rl.processes import die_with_parent
 from loop_rl.rollout import Group, read_group
 from loop_rl.run_dir import RunDir
-from loop_rl.trainer import Trainer, end_process
+from loop_rl.timeline import Timeline
+from loop_rl.trainer import Trainer, Update, end_process
+from loop_rl.updates import write_updates
 
 POLL_S = 0.2
 SAMPLER_SILENCE_S = 300.0
@@ -31,43 +33,46 @@ def train(run: RunDir, config: Config) -> None:
     trainer = Trainer(config)
     first_iteration = resume(trainer, run)
     metrics = MetricsWriter(run, first_iteration) if trainer.is_main else None
+    timeline = Timeline(run, "trainer", record=trainer.is_main)
     publish_s = 0.0
 
     for iteration in range(first_iteration, config.trainer.num_iterations):
         # 1. Roll out: K episodes of each task. The sampler does it; here we only wait.
-        started = time.monotonic()
-        groups = wait_for_groups(run, config, iteration, report=trainer.is_main)
-        wait_s = time.monotonic() - started
+        with timeline.span("waiting for rollouts", iteration) as waiting:
+            groups = wait_for_groups(run, config, iteration, report=trainer.is_main)
 
-        # 2. Advantage, and 3. filter.
-        rollouts, advantages = [], []
-        for group in groups:
-            advantages_K = leave_one_out(group.rewards)
-            for k in keep_informative(advantages_K, config.algorithm.min_abs_advantage):
-                rollouts.append(group.rollouts[k])
-                advantages.append(advantages_K[k])
+        with timeline.span("training", iteration) as training:
+            # 2. Advantage, and 3. filter.
+            advantage_of, rollouts = {}, []
+            for group in groups:
+                advantages_K = leave_one_out(group.rewards)
+                advantage_of |= {r.rollout_id: a for r, a in zip(group.rollouts, advantages_K, strict=True)}
+                rollouts += [
+                    group.rollouts[k] for k in keep_informative(advantages_K, config.algorithm.min_abs_advantage)
+                ]
 
-        # 4. Update: N epochs of clipped PPO over shuffled minibatches.
-        started = time.monotonic()
-        if any(rollout.num_action_tokens for rollout in rollouts):
-            on_step = _step_reporter(run, iteration) if trainer.is_main else None
-            update = trainer.train_iteration(rollouts, advantages, iteration, on_step=on_step)
-        else:
-            update = {"num_steps": 0}  # in every group all rollouts scored alike: nothing to learn from
-        train_s = time.monotonic() - started
+            # 4. Update: N epochs of clipped PPO over shuffled minibatches.
+            if any(rollout.num_action_tokens for rollout in rollouts):
+                advantages = [advantage_of[rollout.rollout_id] for rollout in rollouts]
+                on_step = _step_reporter(run, iteration) if trainer.is_main else None
+                update = trainer.train_iteration(rollouts, advantages, iteration, on_step=on_step)
+            else:
+                update = Update.skipped()  # in every group all rollouts scored alike: nothing to learn from
 
-        # The line of figures, the checkpoint, the policy, in this order: killed in between, the iteration is done again
-        # and its line replaced; and a version that others have seen can always be resumed from.
+        # The figures, the checkpoint, the policy, in this order: killed in between, the iteration is done again and its
+        # figures replaced; and a version that others have seen can always be resumed from.
         if metrics:
-            times = {"time/wait_s": wait_s, "time/train_s": train_s, "time/publish_s": publish_s}
-            policy = {f"policy/{name}": value for name, value in update.items()}
+            tokens = {rollouts[index].rollout_id: values for index, values in update.tokens.items()}
+            write_updates(run.update_file(iteration), advantage_of, tokens)
+            times = {"time/wait_s": waiting.seconds, "time/train_s": training.seconds, "time/publish_s": publish_s}
+            policy = {f"policy/{name}": value for name, value in update.figures.items()}
             metrics.write(iteration, describe_groups(groups, iteration, num_kept=len(rollouts)) | policy | times)
-        started = time.monotonic()
-        version = iteration + 1
-        if version % config.trainer.checkpoint_every == 0 or version == config.trainer.num_iterations:
-            save_checkpoint(trainer, run.path, version, keep=config.trainer.keep_checkpoints)
-        publish_adapter(trainer, run.path, version)
-        publish_s = time.monotonic() - started
+        with timeline.span("publishing", iteration) as publishing:
+            version = iteration + 1
+            if version % config.trainer.checkpoint_every == 0 or version == config.trainer.num_iterations:
+                save_checkpoint(trainer, run.path, version, keep=config.trainer.keep_checkpoints)
+            publish_adapter(trainer, run.path, version)
+        publish_s = publishing.seconds
     if metrics:
         metrics.close()
     trainer.close()

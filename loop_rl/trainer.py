@@ -39,6 +39,7 @@ from loop_rl.config import Config
 from loop_rl.logprobs import LogprobHead
 from loop_rl.loss import TokenStats, clipped_surrogate, policy_loss
 from loop_rl.rollout import Rollout
+from loop_rl.updates import TokenValues
 
 # An op that speeds up CPU collectives; it would be compiled for half a minute at the first start.
 deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
@@ -121,7 +122,7 @@ class Trainer:
         advantages: Sequence[float],
         iteration: int,
         on_step: Callable[[int, int], None] | None = None,
-    ) -> dict[str, float]:
+    ) -> Update:
         """Update the policy: `algorithm.epochs` passes over shuffled minibatches, one optimiser step each.
 
         Args:
@@ -132,6 +133,7 @@ class Trainer:
             on_step: called after each optimiser step with the steps done and the steps of the iteration.
 
         Returns:
+            `Update`, the same on every rank. Its figures are
             loss, ratio_mean, ratio_max, clip_share, approx_kl, entropy (nats): over all epochs.
             grad_norm, grad_norm_max: mean and largest global gradient norm of the steps, before clipping.
             num_steps, num_rollouts, num_tokens, num_action_tokens: of the iteration, each epoch counted.
@@ -145,12 +147,13 @@ class Trainer:
             RuntimeError: a gradient is not finite.
         """
         assert len(rollouts) == len(advantages)
-        samples = [Sample(r.flatten(), a) for r, a in zip(rollouts, advantages, strict=True) if r.num_action_tokens]
+        trained = [index for index, rollout in enumerate(rollouts) if rollout.num_action_tokens]
+        samples = [Sample(rollouts[index].flatten(), advantages[index]) for index in trained]
         if not samples:
             raise ValueError(f"iteration {iteration}: no rollout to train on; skip the iteration")
         started = time.monotonic()
         minibatches = [
-            [samples[index] for index in minibatch]
+            minibatch
             for epoch in range(self.config.algorithm.epochs)
             for minibatch in shuffled_minibatches(
                 len(samples), self.config.trainer.minibatch_rollouts, self.config.seed, iteration, epoch
@@ -159,7 +162,9 @@ class Trainer:
         totals = _Totals()
         grad_norms = []
         for step, minibatch in enumerate(minibatches):
-            grad_norms.append(self._step(minibatch, totals, mismatch_version=iteration if step == 0 else None))
+            mismatch_version = iteration if step == 0 else None
+            in_last_epoch = step >= len(minibatches) - len(minibatches) // self.config.algorithm.epochs
+            grad_norms.append(self._step(samples, minibatch, totals, mismatch_version, in_last_epoch))
             if not math.isfinite(grad_norms[-1]):
                 raise RuntimeError(
                     f"iteration {iteration}, step {step}: gradient norm is {grad_norms[-1]}; nothing was saved"
@@ -168,9 +173,9 @@ class Trainer:
                 on_step(step + 1, len(minibatches))
         totals = self._over_ranks(totals)
         seconds = time.monotonic() - started
-        num_tokens = sum(sample.num_tokens for minibatch in minibatches for sample in minibatch)
+        num_tokens = sum(samples[index].num_tokens for minibatch in minibatches for index in minibatch)
         num_rollouts = sum(len(minibatch) for minibatch in minibatches)
-        metrics = totals.tokens.means() | {
+        figures = totals.tokens.means() | {
             "loss": totals.loss / num_rollouts,
             "grad_norm": sum(grad_norms) / len(grad_norms),
             "grad_norm_max": max(grad_norms),
@@ -181,20 +186,30 @@ class Trainer:
             "tokens_per_s": num_tokens / seconds,
         }
         if totals.mismatch_tokens:
-            metrics |= {
+            figures |= {
                 "logprob_diff_mean": totals.mismatch_sum / totals.mismatch_tokens,
                 "logprob_diff_max": totals.mismatch_max,
                 "logprob_diff_tokens": totals.mismatch_tokens,
             }
-        return metrics
+        return Update(figures, {trained[index]: values for index, values in totals.last_epoch.items()})
 
-    def _step(self, minibatch: list[Sample], totals: _Totals, mismatch_version: int | None) -> float:
-        """One optimiser step on the mean over the minibatch; returns the global gradient norm before clipping."""
+    def _step(
+        self,
+        samples: list[Sample],
+        minibatch: list[int],
+        totals: _Totals,
+        mismatch_version: int | None,
+        in_last_epoch: bool,
+    ) -> float:
+        """One optimiser step on the mean over a minibatch, given as indices of samples; returns the global gradient
+        norm before clipping."""
         plan = plan_microbatches(
-            [sample.num_tokens for sample in minibatch], self.num_ranks, self.config.trainer.max_tokens_per_microbatch
+            [samples[index].num_tokens for index in minibatch],
+            self.num_ranks,
+            self.config.trainer.max_tokens_per_microbatch,
         )[self.rank]
         for i, indices in enumerate(plan):
-            batch = collate([minibatch[index] for index in indices], num_rollouts=len(minibatch))
+            batch = collate([samples[minibatch[index]] for index in indices], num_rollouts=len(minibatch))
             batch = batch.to(self.accelerator.device)
             self.engine.set_gradient_accumulation_boundary(i == len(plan) - 1)
             logprobs_N, entropies_N = self.engine(batch.input_ids_BT, batch.rows_N, batch.positions_N, batch.targets_N)
@@ -207,6 +222,10 @@ class Trainer:
             self.engine.backward(loss * self.num_ranks)
             if indices:  # a dummy counts nowhere
                 totals.add(loss.item() * len(minibatch), TokenStats.of(surrogate, entropies_N))
+                if in_last_epoch:
+                    parts = zip(indices, logprobs_N.split(batch.lengths), entropies_N.split(batch.lengths), strict=True)
+                    for index, logprobs_n, entropies_n in parts:
+                        totals.last_epoch[minibatch[index]] = TokenValues(logprobs_n.tolist(), entropies_n.tolist())
                 if mismatch_version is not None:
                     totals.add_mismatch(surrogate.log_ratio_N[batch.versions_N == mismatch_version])
         self.engine.step()
@@ -256,6 +275,20 @@ def end_process(status: int) -> NoReturn:
     os._exit(status)
 
 
+@dataclass(frozen=True)
+class Update:
+    """What became of one iteration."""
+
+    figures: dict[str, float]
+    tokens: dict[int, TokenValues]
+    """By index into the rollouts that were given."""
+
+    @classmethod
+    def skipped(cls) -> Update:
+        """Of an iteration without any rollout to train on."""
+        return cls({"num_steps": 0}, {})
+
+
 @dataclass
 class _Totals:
     """Sums over the micro-batches of an iteration."""
@@ -266,6 +299,8 @@ class _Totals:
     mismatch_sum: float = 0.0
     mismatch_max: float = 0.0
     mismatch_tokens: int = 0
+    last_epoch: dict[int, TokenValues] = field(default_factory=dict)
+    """By index of the sample; one rank has each."""
 
     def add(self, loss: float, tokens: TokenStats) -> None:
         self.loss += loss
@@ -285,6 +320,7 @@ class _Totals:
             self.mismatch_sum + other.mismatch_sum,
             max(self.mismatch_max, other.mismatch_max),
             self.mismatch_tokens + other.mismatch_tokens,
+            self.last_epoch | other.last_epoch,
         )
 
 

@@ -30,8 +30,11 @@ class Args:
     seed: int = 0
 
 
-def loop_update(model: nn.Module, groups: list[Group], iteration: int, args: Args) -> dict[str, float]:
-    """One iteration's update of the model's trainable weights, in place, with a fresh AdamW."""
+def loop_update(model: nn.Module, groups: list[Group], iteration: int, args: Args) -> tuple[dict, dict]:
+    """One iteration's update of the model's trainable weights, in place, with a fresh AdamW.
+
+    Returns the figures, and the last epoch's log-probabilities and entropies by index of the rollout that was kept.
+    """
     # Advantage: A_k = R_k - mean of the others' rewards; and the filter.
     rollouts, advantages = [], []
     for group in groups:
@@ -46,6 +49,7 @@ def loop_update(model: nn.Module, groups: list[Group], iteration: int, args: Arg
     weights = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(weights, lr=args.learning_rate, weight_decay=args.weight_decay)
     rollout_losses, grad_norms, ratios, clipped, kls, entropies = [], [], [], [], [], []
+    tokens = {}
     for epoch in range(args.epochs):
         for minibatch in shuffled_minibatches(len(rollouts), args.minibatch_rollouts, args.seed, iteration, epoch):
             optimizer.zero_grad()
@@ -53,11 +57,12 @@ def loop_update(model: nn.Module, groups: list[Group], iteration: int, args: Arg
                 sequence, advantage = rollouts[index].flatten(), advantages[index]
                 logits = model(input_ids=torch.tensor([sequence.token_ids])).logits[0] / args.temperature
                 distributions = torch.log_softmax(logits, dim=-1)
-                terms = []
+                terms, logprobs = [], []
                 for t, is_action in enumerate(sequence.action_mask):
                     if not is_action:
                         continue
                     log_pi = distributions[t - 1]
+                    logprobs.append(log_pi[sequence.token_ids[t]].item())
                     ratio = torch.exp(log_pi[sequence.token_ids[t]] - sequence.logprobs[t])
                     free, bounded = (
                         ratio * advantage,
@@ -68,6 +73,7 @@ def loop_update(model: nn.Module, groups: list[Group], iteration: int, args: Arg
                     clipped.append(bounded.item() < free.item())
                     kls.append((ratio - 1 - ratio.log()).item())
                     entropies.append(-(log_pi.exp() * log_pi).sum().item())
+                tokens[index] = {"logprobs": logprobs, "entropies": entropies[-len(logprobs) :]}
                 loss = -torch.stack(terms).mean()
                 (loss / len(minibatch)).backward()
                 rollout_losses.append(loss.item())
@@ -77,7 +83,7 @@ def loop_update(model: nn.Module, groups: list[Group], iteration: int, args: Arg
     def mean(values: list) -> float:
         return sum(values) / len(values)
 
-    return {
+    figures = {
         "loss": mean(rollout_losses),
         "grad_norm": mean(grad_norms),
         "grad_norm_max": max(grad_norms),
@@ -90,3 +96,4 @@ def loop_update(model: nn.Module, groups: list[Group], iteration: int, args: Arg
         "num_rollouts": len(rollout_losses),
         "num_action_tokens": len(ratios),
     }
+    return figures, tokens

@@ -189,7 +189,7 @@ class FaultyEnvironment:
 
     async def execute(self, code):
         await asyncio.sleep(0.001)
-        return Observation("", completed=True)
+        return Observation("", completed=True, api_calls=[])
 
     async def score(self):
         self._fail("score")

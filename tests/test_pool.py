@@ -299,14 +299,15 @@ def test_processes_are_recycled_and_the_fork_server_is_restarted(
 
 
 OWNER = """
-import asyncio, sys
+import sys
 from appworld_tasks.pool import WorkerPool
+from loop_rl.command import run_async
 async def main():
     async with WorkerPool(sys.argv[1], sys.argv[2], 1) as pool, pool.world(sys.argv[3], "owner") as world:
         spawn = 'os.posix_spawn("/bin/sleep", ["sleep", "1000"], {}, setsid=True)'
         print((await world.execute(f"import os\\nprint(os.getppid(), os.getpid(), {spawn})")).output, flush=True)
         await world.execute("import itertools\\nsum(itertools.repeat(0))")
-asyncio.run(main())
+run_async(main())
 """
 
 

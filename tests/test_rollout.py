@@ -20,7 +20,10 @@ text = st.text(max_size=20)
 def turns(draw):
     action_ids = draw(ids)
     logprobs = draw(st.lists(st.floats(-50, 0, width=32), min_size=len(action_ids), max_size=len(action_ids)))
-    return Turn(draw(ids), action_ids, logprobs, draw(st.integers(0, 99)), draw(text), draw(text), draw(text))
+    calls = st.lists(text, max_size=3)
+    return Turn(
+        draw(ids), action_ids, logprobs, draw(st.integers(0, 99)), draw(text), draw(text), draw(text), draw(calls)
+    )
 
 
 def make_rollout(turns: list[Turn], k: int = 0, reward: float = 0.5) -> Rollout:
@@ -45,7 +48,7 @@ def make_rollout(turns: list[Turn], k: int = 0, reward: float = 0.5) -> Rollout:
     )
 
 
-TURN = Turn([1, 2], [3, 4], [-0.5, -0.25], 7, "text", "print(1)", "1\n")
+TURN = Turn([1, 2], [3, 4], [-0.5, -0.25], 7, "text", "print(1)", "1\n", ["GET /a {}"])
 
 
 @settings(max_examples=30, deadline=None)
@@ -95,7 +98,7 @@ def test_another_schema_version_is_refused(tmp_path):
 
     path = tmp_path / "group.parquet"
     pq.write_table(pa.table({"reward": [1.0]}), path)
-    with pytest.raises(ValueError, match="schema version none, this code reads version 1"):
+    with pytest.raises(ValueError, match="schema version none, this code reads version 2"):
         read_rollouts(path)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import shutil
 import signal
@@ -23,6 +22,7 @@ from loop_rl.policy import PolicyClient, PolicyError
 from loop_rl.rollout import EndReason, Rollout, Turn, read_group, read_rollouts
 from loop_rl.run_dir import RunDir
 from loop_rl.sampler import RolloutStore, Schedule, main, sample_run
+from loop_rl.timeline import read_timeline
 
 NUM_GROUPS, GROUP_SIZE = 4, 3  # of the runs below: 2 iterations of 2 groups
 
@@ -205,11 +205,8 @@ def test_a_run_on_real_tasks_survives_being_killed_and_stopped(tmp_path, served_
         assert {version for rollout in group.rollouts for version in rollout.policy_versions} == {g // 2}
         assert all(rollout.passes or rollout.failures for rollout in group.rollouts)
     assert len({read_group(run.group_file(g)).rollouts[0].task_id for g in range(NUM_GROUPS)}) == NUM_GROUPS
-    lines = [json.loads(line) for line in (run.path / "sampler_metrics.jsonl").read_text().splitlines()]
-    assert [line["iteration"] for line in lines] == [0, 1]
-    assert all(
-        line["generated_tokens_per_s"] > 0 and sum(line["end_reasons"].values()) == line["rollouts"] for line in lines
-    )
+    waits = [span for span in read_timeline(run) if span.phase == "waiting for the policy"]
+    assert waits and {(span.process, span.iteration) for span in waits} == {("sampler", 1)}
 
 
 def finished_rollouts_or_none(run: RunDir) -> dict[str, Rollout]:
@@ -231,7 +228,7 @@ def test_a_full_disk_ends_the_run_with_one_line_and_leaves_no_half_file(
     run.unfinished_rollouts.mkdir()
     # The second rollout goes to a device that is always full.
     (run.unfinished_rollouts / f".g000000-k1.parquet.{os.getpid()}").symlink_to("/dev/full")
-    monkeypatch.setattr("loop_rl.sampler.AppWorldEnvironment", instant_environment)
+    monkeypatch.setattr("loop_rl.sampler.make_environment", instant_environment)
     monkeypatch.setattr("sys.argv", ["sampler", "--run-dir", str(run.path), "--server", vllm_url])
     assert main() == 1
     error = capsys.readouterr().err

@@ -41,7 +41,7 @@ def updates(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def reference_update(updates):
-    """reference_update(settings) -> metrics and adapter weights of the plain implementation, from the same start."""
+    """reference_update(settings) -> metrics, last epoch's token values and adapter weights of the plain implementation, from the same start."""
     done = {}
 
     def update(settings):
@@ -60,9 +60,10 @@ def reference_update(updates):
         if str(args) not in done:
             base = AutoModelForCausalLM.from_pretrained(updates / "model", dtype=torch.float32)
             model = PeftModel.from_pretrained(base, updates / "zero2-1" / "before", is_trainable=True)
-            metrics = reference.loop_update(model, tiny.make_groups(4), iteration=0, args=args)
+            metrics, tokens = reference.loop_update(model, tiny.make_groups(4), iteration=0, args=args)
             weights = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
-            done[str(args)] = metrics, {name.replace(".default", ""): weight for name, weight in weights.items()}
+            weights = {name.replace(".default", ""): weight for name, weight in weights.items()}
+            done[str(args)] = metrics, tokens, weights
         return done[str(args)]
 
     return update
@@ -74,11 +75,16 @@ def result(updates, case, num_ranks):
 
 
 @pytest.mark.parametrize("case,num_ranks", EXACT)
-def test_weights_and_metrics_equal_the_reference(updates, reference_update, case, num_ranks):
+def test_weights_metrics_and_token_values_equal_the_reference(updates, reference_update, case, num_ranks):
     metrics, weights = result(updates, case, num_ranks)
-    expected_metrics, expected_weights = reference_update(trainer_ranks.UPDATE_CASES[case])
+    expected_metrics, expected_tokens, expected_weights = reference_update(trainer_ranks.UPDATE_CASES[case])
     for name, expected in expected_metrics.items():
         assert metrics[name] == pytest.approx(expected, rel=2e-5), name
+    tokens = json.loads((updates / f"{case}-{num_ranks}" / "tokens.json").read_text())
+    assert tokens.keys() == {str(index) for index in expected_tokens}
+    for index, expected in expected_tokens.items():
+        for name in ("logprobs", "entropies"):
+            assert tokens[str(index)][name] == pytest.approx(expected[name], abs=1e-4)
     before = load_file(updates / f"{case}-{num_ranks}" / "before" / "adapter_model.safetensors")
     assert weights.keys() == expected_weights.keys() == before.keys()
     for name, weight in weights.items():

@@ -9,6 +9,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 REPO = Path(__file__).resolve().parent.parent
@@ -84,10 +85,12 @@ def update(folder: Path) -> None:
         trainer.save_adapter(out / "before")
         rollouts, advantages = tiny.with_advantages(tiny.make_groups(4))
         steps = []
-        metrics = trainer.train_iteration(rollouts, advantages, 0, on_step=lambda *step, seen=steps: seen.append(step))
+        update = trainer.train_iteration(rollouts, advantages, 0, on_step=lambda *step, seen=steps: seen.append(step))
         trainer.save_adapter(out / "after")
         if trainer.is_main:
-            (out / "metrics.json").write_text(json.dumps(metrics | {"steps": steps}))
+            (out / "metrics.json").write_text(json.dumps(update.figures | {"steps": steps}))
+            tokens = {index: asdict(values) for index, values in sorted(update.tokens.items())}
+            (out / "tokens.json").write_text(json.dumps(tokens))
     try:
         trainer.train_iteration([], [], 1)
     except ValueError as error:
@@ -96,9 +99,9 @@ def update(folder: Path) -> None:
         config = tiny.make_config(folder / "model", temperature=SAMPLER_TEMPERATURE, minibatch_rollouts=1000)
         trainer = new_trainer(config)
         rollouts = read_rollouts(folder / "on-policy.parquet")
-        metrics = trainer.train_iteration(rollouts, [1.0] * len(rollouts), 0)
+        update = trainer.train_iteration(rollouts, [1.0] * len(rollouts), 0)
         if trainer.is_main:
-            (folder / "on-policy.json").write_text(json.dumps(metrics))
+            (folder / "on-policy.json").write_text(json.dumps(update.figures))
     trainer.close()
 
 

@@ -1,5 +1,6 @@
 """One AppWorld world at a time, driven over a channel: open, execute, close."""
 
+import json
 import os
 import shutil
 from typing import Any
@@ -10,6 +11,7 @@ from channel import Channel
 
 exit_now = os._exit  # AppWorld disables os._exit while agent code runs
 get_pid = os.getpid
+MAX_CALL_CHARS = 1000
 
 
 def warm_up() -> None:
@@ -86,6 +88,7 @@ class Session:
         assert self.world is not None
         # What no source file can hold becomes a syntax error, the agent's to see, instead of an error in AppWorld.
         code = as_text(code).replace("\0", "\N{REPLACEMENT CHARACTER}")
+        num_calls_before = len(self.world.requester.requests)
         try:
             output = self.world.execute(code)
         except UnicodeEncodeError:
@@ -98,7 +101,21 @@ class Session:
             # AppWorld keeps every output whole and rewrites all of them to its log on each turn.
             self.world.environment_io[-1]["output"] = shown
             self.world.save_logs()
-        return {"output": shown, "completed": self.world.task_completed()}
+        api_calls = self._described(self.world.requester.requests[num_calls_before:])
+        return {"output": shown, "completed": self.world.task_completed(), "api_calls": api_calls}
+
+    def _described(self, requests: list[dict[str, Any]]) -> list[str]:
+        """A line for each request, as many as fit into `max_output_chars`; then how many more there were."""
+        lines: list[str] = []
+        room = self.max_output_chars
+        for index, request in enumerate(requests):
+            line = f"{request['method'].upper()} {request['url']} {json.dumps(request['data'], default=str)}"
+            line = as_text(line[:MAX_CALL_CHARS])
+            room -= len(line)
+            if room < 0:
+                return [*lines, f"[{len(requests) - index} more API calls]"]
+            lines.append(line)
+        return lines
 
     def close(self) -> dict[str, Any]:
         assert self.world is not None

@@ -1,0 +1,79 @@
+"""What the trainer made of an iteration's rollouts, token by token: updates/iteration-000003.parquet, a row a rollout.
+
+Together with the rollout itself it gives the importance ratio of every token, exp(logprobs - the rollout's own).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+
+@dataclass(frozen=True)
+class TokenValues:
+    """What the trainer computed at a rollout's action tokens, in the order of `Rollout.flatten`, when the last epoch
+    came to the rollout: before the optimiser step it took part in."""
+
+    logprobs: list[float]
+    """log pi_theta."""
+    entropies: list[float]
+    """Of the policy's distribution, in nats."""
+
+
+@dataclass(frozen=True)
+class RolloutUpdate:
+    """One rollout of the iteration, trained on or not."""
+
+    rollout_id: str
+    advantage: float
+    trained: bool
+    """False where the filter dropped the rollout or it held no action token; the two lists are then empty."""
+    logprobs: list[float]
+    entropies: list[float]
+    """As in `TokenValues`."""
+
+
+_SCHEMA = pa.schema(
+    [
+        ("rollout_id", pa.string()),
+        ("advantage", pa.float64()),
+        ("trained", pa.bool_()),
+        ("logprobs", pa.list_(pa.float32())),
+        ("entropies", pa.list_(pa.float32())),
+    ]
+)
+
+
+def write_updates(path: Path, advantages: Mapping[str, float], tokens: Mapping[str, TokenValues]) -> None:
+    """Write the rows of one iteration, visible under `path` only when complete; replaces an earlier file.
+
+    Args:
+        advantages: of every rollout of the iteration, by rollout id.
+        tokens: of the rollouts that were trained on.
+    """
+    rows = []
+    for rollout_id, advantage in advantages.items():
+        values = tokens.get(rollout_id, TokenValues([], []))
+        rows.append(RolloutUpdate(rollout_id, advantage, rollout_id in tokens, values.logprobs, values.entropies))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    pq.write_table(pa.Table.from_pylist([asdict(row) for row in rows], schema=_SCHEMA), unfinished)
+    os.replace(unfinished, path)
+
+
+def read_updates(path: Path) -> list[RolloutUpdate]:
+    """Read the file of one iteration.
+
+    Raises:
+        ValueError: the file is truncated or no such file.
+    """
+    try:
+        table = pq.read_table(path, schema=_SCHEMA)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise ValueError(f"{path}: not a readable update file: {error}") from error
+    return [RolloutUpdate(**row) for row in table.to_pylist()]
