@@ -13,7 +13,7 @@ ifneq ($(NODES),1)
 $(error NODES=$(NODES): this version trains on one node; leave NODES out)
 endif
 
-.PHONY: help setup tasks train eval test lint lock tiny-model
+.PHONY: help setup tasks train eval test lint lock tiny-model docs
 
 help:  ## list the targets
 	@awk -F'##' '/^[a-z-]+:.*##/ {split($$1, t, ":"); printf "  make %-12s %s\n", t[1], $$2} \
@@ -43,6 +43,10 @@ test: setup  ## run the tests, fast ones first
 lint: setup  ## ruff
 #: make lint
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+docs: setup  ## write docs/settings.md anew from the config's docstrings
+#: make docs
+	@$(BIN)/python -m loop_rl.settings > docs/settings.md
 
 tiny-model: setup  ## make models/tiny again from demonstrations
 #: make tiny-model

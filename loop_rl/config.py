@@ -160,12 +160,22 @@ class EvaluationConfig(Section):
     """Sampling temperature of evaluation episodes; 0 is greedy."""
 
 
+class TrackingConfig(Section):
+    """Where the figures go beside metrics.jsonl and TensorBoard."""
+
+    trackers: list[Literal["wandb", "trackio"]] = []
+    """Each needs its package: `.venv/bin/pip install wandb`, or `trackio`."""
+    project: str = "loop_rl"
+    """Project under which the trackers file the run; without effect where `trackers` is empty, so refused there."""
+
+
 class Config(Section):
     """A run, whole."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     """Name of the run directory under `runs_dir`."""
     runs_dir: str = "runs"
+    """Folder of all run directories."""
     seed: int = Field(0, ge=0)
     """Seeds task order, sampling, initialisation of the adapter and minibatch shuffling."""
     model: ModelConfig
@@ -176,6 +186,7 @@ class Config(Section):
     trainer: TrainerConfig = TrainerConfig()
     server: ServerConfig = ServerConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+    tracking: TrackingConfig = TrackingConfig()
 
     @property
     def run_dir(self) -> Path:
@@ -194,6 +205,8 @@ class Config(Section):
                 f"trainer.logprob_chunk_tokens ({self.trainer.logprob_chunk_tokens}) exceeds "
                 f"trainer.max_tokens_per_microbatch ({self.trainer.max_tokens_per_microbatch}), so it would have no effect"
             )
+        if not self.tracking.trackers and self.tracking.project != TrackingConfig().project:
+            raise ValueError(f"tracking.project ({self.tracking.project}) has no effect without tracking.trackers")
         if not self.tasks.difficulties or not set(self.tasks.difficulties) <= {1, 2, 3}:
             raise ValueError(f"tasks.difficulties must be a non-empty choice of 1, 2, 3, not {self.tasks.difficulties}")
         return self

@@ -20,16 +20,17 @@ import time
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from loop_rl.command import run_command
 from loop_rl.config import Config, dump_config, load_config
-from loop_rl.metrics import read_metrics
+from loop_rl.live import live_view
+from loop_rl.metrics import MetricsReader
 from loop_rl.preflight import check_inputs
 from loop_rl.processes import ManagedProcess, stop_all
 from loop_rl.run_dir import RunDir
 from loop_rl.server import ServerFailed, VllmServer, is_cpu_build
-from loop_rl.tables import before_after_table, iteration_line
+from loop_rl.tables import before_after_table
+from loop_rl.timeline import Timeline
 
 POLL_S = 0.3
 console = Console(highlight=False, soft_wrap=True)
@@ -64,22 +65,24 @@ def launch(config: Config) -> None:
 
 
 def _work(run: RunDir, config: Config) -> None:
-    started = time.monotonic()
+    timeline = Timeline(run, "launch")
     servers = [VllmServer(config, index, run.logs / f"vllm-{index}.log") for index in range(config.server.replicas)]
     try:
-        with console.status("starting vLLM"):
+        with console.status("starting vLLM"), timeline.span("starting vLLM") as starting:
             for server in servers:
                 server.start()
             for server in servers:
                 server.wait_until_ready()
-        console.print(f"vLLM answers at {' '.join(s.url for s in servers)} after {time.monotonic() - started:.0f} s")
+        console.print(f"vLLM answers at {' '.join(s.url for s in servers)} after {starting.seconds:.0f} s")
         last_version, split = config.trainer.num_iterations, config.evaluation.split
         if not run.evaluation_file(0, split).exists():
-            _evaluate(run, 0, servers)
+            with timeline.span("evaluation", 0):
+                _evaluate(run, 0, servers)
         if run.latest_version() < last_version:
             _train(run, config, servers)
         if not run.evaluation_file(last_version, split).exists():
-            _evaluate(run, last_version, servers)
+            with timeline.span("evaluation", last_version):
+                _evaluate(run, last_version, servers)
     finally:
         for server in servers:
             server.stop()
@@ -107,12 +110,7 @@ def _evaluate(run: RunDir, version: int, servers: list[VllmServer]) -> None:
 def _train(run: RunDir, config: Config, servers: list[VllmServer]) -> None:
     """Sampler and trainer side by side until the last version is published."""
     sampler = [sys.executable, "-m", "loop_rl.sampler", "--run-dir", str(run.path), *_server_arguments(servers)]
-    trainer = [
-        *(sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", "--use_deepspeed"),
-        *("--num_processes", str(config.trainer.num_processes), "--num_machines", "1", "--mixed_precision", "no"),
-        *("--main_process_port", "0", "--dynamo_backend", "no"),
-        *("-m", "loop_rl.train", "--run-dir", str(run.path)),
-    ]
+    trainer = [*accelerate_command(config.trainer.num_processes), "-m", "loop_rl.train", "--run-dir", str(run.path)]
     processes = [
         ManagedProcess("sampler", sampler, run.logs / "sampler.log"),
         ManagedProcess("trainer", trainer, run.logs / "trainer.log", trainer_environment(config)),
@@ -121,6 +119,15 @@ def _train(run: RunDir, config: Config, servers: list[VllmServer]) -> None:
         _watch(run, config, processes, servers)
     finally:
         stop_all(processes)
+
+
+def accelerate_command(num_processes: int) -> list[str]:
+    """`accelerate launch` with as many ranks on this machine, to be followed by what they run."""
+    return [
+        *(sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", "--use_deepspeed"),
+        *("--num_processes", str(num_processes), "--num_machines", "1", "--mixed_precision", "no"),
+        *("--main_process_port", "0", "--dynamo_backend", "no"),
+    ]
 
 
 def trainer_environment(config: Config) -> dict[str, str]:
@@ -133,34 +140,23 @@ def trainer_environment(config: Config) -> dict[str, str]:
 
 
 def _watch(run: RunDir, config: Config, processes: list[ManagedProcess], servers: list[VllmServer]) -> None:
-    """Show progress until every process has ended well."""
-    num_printed = len(read_metrics(run))
-    columns = (TextColumn("{task.description:<28}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
-        sampling = progress.add_task("sampling", total=None)
-        training = progress.add_task("training", total=None)
+    """Show how it goes until every process has ended well."""
+    metrics = MetricsReader(run)
+    with live_view(console, run, config, history=metrics.new_lines()) as view:
         while any(process.poll() is None for process in processes):
             _check_servers(servers)
             for process in processes:
                 if process.poll() not in (None, 0):
                     raise RunFailed(_epitaph(process))
-            for line in read_metrics(run)[num_printed:]:
-                console.print(iteration_line(line, config.trainer.num_iterations))
-                num_printed += 1
-            _advance(progress, sampling, "sampling", run.read_status("sampler"))
-            _advance(progress, training, "training", run.read_status("trainer"))
+                view.advance(process.name, run.read_status(process.name))
+            for line in metrics.new_lines():
+                view.add(line)
             time.sleep(POLL_S)
-    for process in processes:
-        if process.poll() != 0:
-            raise RunFailed(_epitaph(process))
-    for line in read_metrics(run)[num_printed:]:
-        console.print(iteration_line(line, config.trainer.num_iterations))
-
-
-def _advance(progress: Progress, bar, name: str, status: dict) -> None:
-    if status:
-        description = f"iteration {status['iteration'] + 1}: {status.get('phase', name)}"
-        progress.update(bar, description=description, completed=status["done"], total=status["total"])
+        for process in processes:
+            if process.poll() != 0:
+                raise RunFailed(_epitaph(process))
+        for line in metrics.new_lines():
+            view.add(line)
 
 
 def _check_servers(servers: list[VllmServer]) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
+import sys
+
 from appworld_tasks.roots import RootError, check_python, check_root
 from appworld_tasks.splits import SplitError, load_split, training_tasks
 from loop_rl.chat import Chat, ChatError
@@ -24,6 +27,11 @@ def check_inputs(config: Config) -> None:
         load_split(config.tasks.root, config.evaluation.split)
     except (RootError, SplitError) as error:
         raise ConfigError(str(error)) from error
+    for tracker in config.tracking.trackers:
+        if importlib.util.find_spec(tracker) is None:
+            raise ConfigError(
+                f"tracking.trackers: {tracker} is not installed; run `{sys.executable} -m pip install {tracker}`"
+            )
     try:
         Chat.from_pretrained(config.model.path, config.agent)
     except ChatError as error:

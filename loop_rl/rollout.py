@@ -200,7 +200,9 @@ def read_rollouts(path: Path) -> list[Rollout]:
         raise ValueError(f"{path}: not a readable rollout file: {error}") from error
     version = (table.schema.metadata or {}).get(b"loop_rl.schema_version", b"none").decode()
     if version != str(SCHEMA_VERSION):
-        raise ValueError(f"{path}: rollout schema version {version}, this code reads version {SCHEMA_VERSION}; use the loop_rl that wrote it")
+        raise ValueError(
+            f"{path}: rollout schema version {version}, this code reads version {SCHEMA_VERSION}; use the loop_rl that wrote it"
+        )
     return [Rollout(**(row | {"turns": [Turn(**turn) for turn in row["turns"]]})) for row in table.to_pylist()]
 
 

@@ -22,8 +22,8 @@ def iteration_line(figures: dict[str, float], num_iterations: int) -> str:
             f"ratio {figures['policy/ratio_mean']:.3f} (max {figures['policy/ratio_max']:.2f})",
             f"clipped {figures['policy/clip_share']:.1%}",
             f"kl {figures['policy/approx_kl']:.4f}",
-            f"entropy {figures['policy/entropy']:.3f}",
-            f"grad {figures['policy/grad_norm']:.2f}",
+            f"entropy {figures['policy/entropy']:.3g}",
+            f"grad {figures['policy/grad_norm']:.2g}",
         ]
     else:
         parts.append("skipped: no advantage differs from zero")
@@ -39,7 +39,7 @@ def evaluation_table(figures: dict, title: str) -> Table:
     table = _table(f"{title}, percent", "", "number", "value")
     for metric, level, name in _rows(figures):
         figure = figures[metric][level]
-        table.add_row(name, str(figure["num"]), _percent(figure))
+        table.add_row(name, str(figure["num"]), percent_with_interval(figure))
     return table
 
 
@@ -49,7 +49,7 @@ def before_after_table(before: dict, after: dict, title: str) -> Table:
     for metric, level, name in _rows(before):
         b, a = before[metric][level], after[metric][level]
         change = 100 * (a["value"] - b["value"])
-        table.add_row(name, str(b["num"]), _percent(b), _percent(a), f"{change:+.1f}")
+        table.add_row(name, str(b["num"]), percent_with_interval(b), percent_with_interval(a), f"{change:+.1f}")
     return table
 
 
@@ -69,5 +69,6 @@ def _rows(figures: dict) -> list[tuple[str, str, str]]:
     ]
 
 
-def _percent(figure: dict[str, float]) -> str:
+def percent_with_interval(figure: dict[str, float]) -> str:
+    """`value [low, high]`, in percent."""
     return f"{100 * figure['value']:.1f} [{100 * figure['low']:.1f}, {100 * figure['high']:.1f}]"

@@ -22,7 +22,7 @@ class Span:
     """Unix time in seconds."""
     end: float
     iteration: int | None = None
-    """Training iteration, where the phase belongs to one."""
+    """Training iteration that the phase belongs to, or the policy version of an evaluation."""
 
 
 @dataclass

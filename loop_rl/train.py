@@ -32,7 +32,7 @@ def train(run: RunDir, config: Config) -> None:
     """Train until `trainer.num_iterations` iterations are done, from the newest checkpoint if there is one."""
     trainer = Trainer(config)
     first_iteration = resume(trainer, run)
-    metrics = MetricsWriter(run, first_iteration) if trainer.is_main else None
+    metrics = MetricsWriter(run, first_iteration, config.tracking) if trainer.is_main else None
     timeline = Timeline(run, "trainer", record=trainer.is_main)
     publish_s = 0.0
 

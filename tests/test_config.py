@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loop_rl.config import ConfigError, dump_config, load_config, parse_config
+from loop_rl.settings import settings_reference
 
 REPO = Path(__file__).parent.parent
 TINY = REPO / "configs" / "tiny.yaml"
@@ -51,6 +52,8 @@ def test_the_32b_config_has_the_papers_values():
         ("name=../elsewhere", "name: String should match pattern"),
         ("model.path.x=1", "'path' is not a section"),
         ("seed", "expected key=value"),
+        ("tracking.project=mine", "tracking.project (mine) has no effect without tracking.trackers"),
+        ("tracking.trackers=[mlflow]", "tracking.trackers.0: Input should be 'wandb' or 'trackio' (got 'mlflow')"),
     ],
 )
 def test_bad_settings_are_refused_in_one_line_that_names_the_key(override, message):
@@ -100,3 +103,7 @@ def test_dry_run_prints_the_resolved_config_and_touches_nothing(tmp_path):
     result = subprocess.run(command, cwd=REPO, capture_output=True, text=True, check=True)
     assert yaml.safe_load(result.stdout)["seed"] == 7
     assert not any(tmp_path.iterdir())
+
+
+def test_the_reference_of_settings_is_up_to_date():
+    assert (REPO / "docs" / "settings.md").read_text() == settings_reference(), "run `make docs`"

@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 from safetensors.numpy import load_file
 
+from loop_rl.launch import accelerate_command
 from loop_rl.metrics import read_metrics
 from loop_rl.rollout import read_rollouts, write_rollouts
 from loop_rl.run_dir import RunDir
@@ -177,18 +178,8 @@ def test_appworld_evaluate_prints_the_same_figures(supervisor, appworld_root):
 
 
 def _train(run: RunDir) -> subprocess.Popen:
-    command = [
-        sys.executable,
-        "-m",
-        "accelerate.commands.accelerate_cli",
-        "launch",
-        "--use_deepspeed",
-        "--num_processes",
-        "1",
-    ]
-    command += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
     return subprocess.Popen(
-        [*command, "-m", "loop_rl.train", "--run-dir", str(run.path)],
+        [*accelerate_command(1), "-m", "loop_rl.train", "--run-dir", str(run.path)],
         cwd=REPO,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         stdout=subprocess.DEVNULL,

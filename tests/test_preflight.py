@@ -1,5 +1,6 @@
 """What a user can get wrong before a run starts: one clear line each, and nothing started."""
 
+import importlib.util
 import json
 import shutil
 import subprocess
@@ -85,3 +86,9 @@ def test_the_command_says_it_in_one_line_and_makes_no_run(tmp_path):
     assert result.returncode == 1
     assert result.stderr.startswith("error: ") and result.stderr.count("\n") == 1
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.skipif(importlib.util.find_spec("trackio") is not None, reason="trackio is installed here")
+def test_a_tracker_that_is_not_installed(appworld_root):
+    message = refusal(config(appworld_root, "tracking.trackers=[trackio]"))
+    assert message.startswith("tracking.trackers: trackio is not installed; run `") and "pip install trackio" in message

@@ -4,9 +4,10 @@ import json
 import multiprocessing
 
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from loop_rl.config import ConfigError, load_config
-from loop_rl.metrics import MetricsWriter, read_metrics
+from loop_rl.config import ConfigError, TrackingConfig, load_config
+from loop_rl.metrics import MetricsReader, MetricsWriter, read_metrics
 from loop_rl.run_dir import RunDir
 
 TINY = "configs/tiny.yaml"
@@ -75,7 +76,23 @@ def test_a_resumed_run_takes_back_metrics_of_iterations_done_again(tmp_path):
     run.metrics_file.write_text(
         "".join(json.dumps({"iteration": i}) + "\n" for i in range(4)) + '{"iteration": 4, "half'
     )
-    writer = MetricsWriter(run, first_iteration=2)
-    writer.write(2, {"rollout/return": 0.5})
+    reader = MetricsReader(run)
+    assert [line["iteration"] for line in reader.new_lines()] == [0, 1, 2, 3]
+    writer = MetricsWriter(run, first_iteration=2, tracking=TrackingConfig())
+    for iteration in (2, 3, 4):
+        writer.write(iteration, {"rollout/return": 0.5})
+        assert [line["iteration"] for line in reader.new_lines()] == [4] * (iteration == 4)
     writer.close()
-    assert [line["iteration"] for line in read_metrics(run)] == [0, 1, 2]
+    assert [line["iteration"] for line in read_metrics(run)] == [0, 1, 2, 3, 4]
+
+
+def test_figures_go_to_tensorboard_and_wandb(tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    run = RunDir.create(config(tmp_path))
+    writer = MetricsWriter(run, 0, TrackingConfig(trackers=["wandb"]))
+    writer.write(0, {"rollout/return": 0.5})
+    writer.close()
+    events = EventAccumulator(str(run.path / "tensorboard")).Reload()
+    assert [(event.step, event.value) for event in events.Scalars("rollout/return")] == [(0, 0.5)]
+    (wandb_file,) = run.path.glob("wandb/offline-run-*/run-*.wandb")
+    assert b"rollout/return" in wandb_file.read_bytes()

@@ -12,6 +12,8 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
+from loop_rl.launch import accelerate_command
+
 REPO = Path(__file__).resolve().parent.parent
 
 # Settings of each case of `update`.
@@ -38,12 +40,9 @@ SAMPLER_TEMPERATURE = 0.7
 
 def launch(mode: str, folder: Path, num_ranks: int) -> subprocess.Popen:
     """Start the ranks with the launcher users have; output goes to <mode>-<num_ranks>.log in the folder."""
-    command = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", "--use_deepspeed"]
-    command += ["--num_machines", "1", "--num_processes", str(num_ranks), "--main_process_port", "0"]
-    command += ["--mixed_precision", "no", "--dynamo_backend", "no"]
     with open(folder / f"{mode}-{num_ranks}.log", "w") as log:
         return subprocess.Popen(
-            [*command, __file__, mode, str(folder)],
+            [*accelerate_command(num_ranks), __file__, mode, str(folder)],
             cwd=REPO,
             env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPO), "HF_HUB_OFFLINE": "1"},
             stdout=log,
