@@ -9,7 +9,6 @@ import copy
 import logging
 import math
 import os
-import random
 import sys
 import time
 import warnings
@@ -17,12 +16,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
-import numpy as np
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 
 if not torch.cuda.is_available():
     os.environ.setdefault("DS_ACCELERATOR", "cpu")  # read when deepspeed is imported
@@ -30,14 +28,13 @@ if not torch.cuda.is_available():
 import deepspeed
 from accelerate import Accelerator
 from accelerate.utils import DeepSpeedPlugin, InitProcessGroupKwargs
-from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
+from peft import PeftModel, get_peft_model_state_dict
 from safetensors.torch import save_file
-from transformers import AutoModelForCausalLM
 
 from loop_rl.batching import Sample, collate, plan_microbatches, shuffled_minibatches
 from loop_rl.config import Config
-from loop_rl.logprobs import LogprobHead
 from loop_rl.loss import TokenStats, clipped_surrogate, policy_loss
+from loop_rl.policy_model import PolicyModel, load_base, with_fresh_adapter
 from loop_rl.rollout import Rollout
 from loop_rl.updates import TokenValues
 
@@ -46,32 +43,6 @@ deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
 # DeepSpeed 0.19.8 calls torch 2.13's collectives by their old names, once per collective.
 warnings.filterwarnings("ignore", message=r"`torch\.distributed\.\w+` is deprecated", category=FutureWarning)
-
-
-class PolicyModel(nn.Module):
-    """The LLM with its adapter, from tokens to log-probabilities.
-
-    Everything that touches a parameter happens in this one forward, so that ZeRO-3 gathers it.
-    """
-
-    def __init__(self, peft_model: PeftModel, temperature: float, chunk_tokens: int):
-        super().__init__()
-        self.peft_model = peft_model
-        self.head = LogprobHead(peft_model.get_output_embeddings(), temperature, chunk_tokens)
-
-    def forward(
-        self, input_ids_BT: Tensor, rows_N: Tensor, positions_N: Tensor, targets_N: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Float32 log-probabilities and entropies (nats) of targets_N, predicted at (rows_N, positions_N)."""
-        decoder = self.peft_model.get_base_model().base_model  # without the output head
-        hidden_BTH = decoder(input_ids=input_ids_BT, use_cache=False).last_hidden_state
-        return self.head(hidden_BTH[rows_N, positions_N], targets_N)
-
-    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """What a checkpoint holds: the trained parameters. DeepSpeed, asked to leave frozen ones out, leaves each out
-        under one name only, but the head's weight has two and would be saved."""
-        trained = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
-        return {name: value for name, value in super().state_dict(*args, **kwargs).items() if name in trained}
 
 
 class Trainer:
@@ -354,25 +325,11 @@ def _make_accelerator(config: Config) -> Accelerator:
 
 
 def _load_model(config: Config, device: torch.device) -> PeftModel:
-    """The frozen base model in the compute dtype with a fresh adapter, seeded alike on every rank."""
+    """The frozen base model in the compute dtype with a fresh adapter, alike on every rank."""
     # Under ZeRO-3 the Accelerator made above has told transformers to load each weight in pieces, straight to where
     # it belongs; otherwise every rank loads the whole model to its own device.
-    placement = {} if config.trainer.zero_stage == 3 else {"device_map": {"": device}}
-    base = AutoModelForCausalLM.from_pretrained(
-        config.model.path, dtype=getattr(torch, config.model.dtype), attn_implementation="sdpa", **placement
-    )
-    lora = LoraConfig(
-        r=config.model.lora.rank,
-        lora_alpha=config.model.lora.alpha,
-        target_modules="all-linear",
-        lora_dropout=0.0,
-        task_type="CAUSAL_LM",
-    )
-    random.seed(config.seed)
-    np.random.seed(config.seed)
-    torch.manual_seed(config.seed)
-    # DeepSpeed keeps the adapter's float32 master weights; peft must not make float32 ones of its own.
-    model = get_peft_model(base, lora, autocast_adapter_dtype=False)
+    base = load_base(config, None if config.trainer.zero_stage == 3 else device)
+    model = with_fresh_adapter(base, config)
     if config.trainer.activation_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     return model
