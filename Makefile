@@ -13,7 +13,7 @@ ifneq ($(NODES),1)
 $(error NODES=$(NODES): this version trains on one node; leave NODES out)
 endif
 
-.PHONY: help setup tasks train eval test lint lock tiny-model docs
+.PHONY: help setup tasks train eval view test lint lock tiny-model docs
 
 help:  ## list the targets
 	@awk -F'##' '/^[a-z-]+:.*##/ {split($$1, t, ":"); printf "  make %-12s %s\n", t[1], $$2} \
@@ -35,6 +35,10 @@ eval: tasks  ## TGC and SGC of a policy version of a run
 #: make eval RUN=runs/tiny SPLIT=test_challenge VERSION=12
 	@$(BIN)/python -m loop_rl.evaluate --run-dir $(or $(RUN),$(error RUN= is missing, for example RUN=runs/tiny)) \
 	  $(if $(SPLIT),--split $(SPLIT)) $(if $(VERSION),--version $(VERSION))
+
+view: setup  ## read the rollouts of a run in a browser
+#: make view RUN=runs/tiny PORT=8000
+	@$(BIN)/python -m loop_rl view $(or $(RUN),$(error RUN= is missing, for example RUN=runs/tiny)) $(if $(PORT),--port $(PORT))
 
 test: setup  ## run the tests, fast ones first
 #: make test ARGS="-k loss"
