@@ -1,0 +1,70 @@
+"""Finding what a command line names: a rollout of a run, a policy version, a task."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from appworld_tasks.roots import check_root
+from appworld_tasks.splits import SplitError, TaskInfo, load_split
+from loop_rl.config import ConfigError
+from loop_rl.rollout import Rollout, read_rollouts
+from loop_rl.run_dir import RunDir
+
+_NUM_NEAREST = 3
+
+
+def find_rollout(run: RunDir, rollout_id: str) -> Rollout:
+    """The rollout of this id: of a whole group, of an unfinished one, or of an evaluation, finished or not.
+
+    Raises:
+        ConfigError: there is none; names the nearest ids, and a file that could not be searched.
+        ValueError: its file is damaged, or was written by another version of loop_rl.
+    """
+    known: list[str] = []
+    damaged: list[str] = []
+    for path in _rollout_files(run):
+        try:
+            ids = pq.read_table(path, columns=["rollout_id"])["rollout_id"].to_pylist()
+        except FileNotFoundError:
+            continue  # a running sampler has moved it into its group's file meanwhile
+        except (pa.ArrowException, OSError, KeyError) as error:  # KeyError: a file of other columns
+            damaged.append(f"{path} cannot be read: {' '.join(str(error).split())}")
+            continue
+        if rollout_id in ids:
+            return read_rollouts(path)[ids.index(rollout_id)]
+        known += ids
+    nearest = difflib.get_close_matches(rollout_id, known, n=_NUM_NEAREST, cutoff=0.0)
+    hint = f"the nearest are {', '.join(nearest)}" if nearest else "it has no rollouts yet"
+    raise ConfigError("; ".join([f"{run.path}: no rollout {rollout_id!r}; {hint}", *damaged[:1]]))
+
+
+def require_version(run: RunDir, version: int) -> None:
+    """Raises ConfigError when the run has no such policy version; version 0, the base, is always there."""
+    if version and not run.adapter(version).exists():
+        raise ConfigError(f"{run.adapter(version)}: no such policy version; newest is {run.latest_version()}")
+
+
+def all_tasks(root: str | Path) -> Iterator[tuple[str, TaskInfo]]:
+    """Every split with each of its tasks. Raises RootError, SplitError."""
+    for path in sorted((check_root(root) / "data" / "datasets").glob("*.txt")):
+        yield from ((path.stem, task) for task in load_split(root, path.stem))
+
+
+def find_task(root: str | Path, task_id: str) -> TaskInfo:
+    """The task of this id, of whichever split. Raises RootError; SplitError when there is none, with the nearest ids."""
+    tasks = {task.task_id: task for _, task in all_tasks(root)}
+    if task_id not in tasks:
+        nearest = difflib.get_close_matches(task_id, tasks, n=_NUM_NEAREST, cutoff=0.0)
+        raise SplitError(f"{root}: no task {task_id!r} in any split; the nearest are {', '.join(nearest)}")
+    return tasks[task_id]
+
+
+def _rollout_files(run: RunDir) -> list[Path]:
+    """In the order in which they are searched: a group replaces its unfinished rollouts."""
+    folders = (run.train_rollouts, run.unfinished_rollouts, run.eval_rollouts, *run.eval_rollouts.glob(".v*"))
+    return [path for folder in folders for path in sorted(folder.glob("*.parquet"))]

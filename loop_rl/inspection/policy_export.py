@@ -1,0 +1,72 @@
+"""A policy version as a folder that PEFT, transformers, vLLM and the hub take as it is."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import torch
+
+if not torch.cuda.is_available():
+    os.environ.setdefault("DS_ACCELERATOR", "cpu")  # transformers imports deepspeed on saving, which else warns
+
+from huggingface_hub import snapshot_download
+from transformers.utils.logging import disable_progress_bar
+
+from loop_rl.config import ConfigError
+from loop_rl.inspection.model_card import model_card
+from loop_rl.policy_model import load_base, with_adapter
+from loop_rl.run_dir import RunDir
+
+# Copied as they are: transformers, loading and saving a Qwen2 tokenizer, may replace it by one of another class.
+TOKENIZER_FILES = [
+    "tokenizer*",
+    "vocab*",
+    "merges.txt",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template*",
+    "additional_chat_templates/*",
+]
+
+
+def export_adapter(run: RunDir, folder: Path, version: int) -> None:
+    """Write the PEFT adapter of a version, and a model card.
+
+    Raises:
+        ConfigError: version 0, which has no adapter.
+    """
+    if version == 0:
+        raise ConfigError(
+            f"{run.path}: version 0 is the untouched base {run.config.model.path} and has no adapter; "
+            "take a version from 1 on, or export it merged"
+        )
+    for path in run.adapter(version).iterdir():
+        shutil.copyfile(path, folder / path.name)
+    model_card(run, version, "adapter").save(folder / "README.md")
+
+
+def export_merged(run: RunDir, folder: Path, version: int) -> None:
+    """Write base and adapter as one model in the run's dtype, its tokenizer, and a model card.
+
+    Raises:
+        OSError: config.model.path holds no model.
+    """
+    config = run.config
+    disable_progress_bar()
+    model = load_base(config, torch.device("cpu"))
+    if version:
+        model = with_adapter(model, run.adapter(version)).merge_and_unload(safe_merge=True)
+    model.save_pretrained(folder)
+    _copy_tokenizer(config.model.path, folder)
+    model_card(run, version, "merged").save(folder / "README.md")
+
+
+def _copy_tokenizer(model_path: str, folder: Path) -> None:
+    local = Path(model_path)
+    source = local if local.is_dir() else Path(snapshot_download(model_path, allow_patterns=TOKENIZER_FILES))
+    for path in (path for pattern in TOKENIZER_FILES for path in source.glob(pattern)):
+        target = folder / path.relative_to(source)
+        target.parent.mkdir(exist_ok=True)
+        shutil.copyfile(path, target)

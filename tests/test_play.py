@@ -1,0 +1,98 @@
+"""A person as the agent: a real process with a scripted standard input, on the real AppWorld."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from appworld_tasks.splits import load_split
+from loop_rl.config import dump_config, load_config
+
+REPO = Path(__file__).resolve().parent.parent
+TASK = "dev-002-note-lookup_1"
+LOOK = """\
+print('\\x1b]0;owned\\x07')
+w = [x.strip(".,?") for x in apis.supervisor.show_active_task()["instruction"].split()]
+me = apis.supervisor.show_profile()
+.
+"""
+LOG_IN = """\
+I log in.
+```python
+pw = {a["account_name"]: a["password"] for a in apis.supervisor.show_account_passwords()}
+token = apis.simple_note.login(username=me["email"], password=pw["simple_note"])["access_token"]
+```
+.
+"""
+READ = """\
+note = apis.simple_note.search_notes(query=w[3] + " " + w[4], access_token=token)[0]
+text = apis.simple_note.show_note(note_id=note["note_id"], access_token=token)["content"]
+.
+"""
+ANSWER = """\
+n = [l.split(": ")[1] for l in text.splitlines() if l.startswith(w[10] + ": ")][0]
+apis.supervisor.complete_task(answer=n)
+"""  # the end of the input ends the turn, as Ctrl-D does
+
+
+@pytest.fixture(scope="module")
+def config_file(appworld_root, tmp_path_factory):
+    path = tmp_path_factory.mktemp("play") / "config.yaml"
+    path.write_text(dump_config(load_config(REPO / "configs" / "tiny.yaml", [f"tasks.root={appworld_root}"])))
+    return path
+
+
+def start(*arguments: str | Path) -> subprocess.Popen:
+    command = [sys.executable, "-m", "loop_rl", "play", *arguments]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen(command, cwd=REPO, text=True, **pipes)
+
+
+def test_a_real_solution_scores_one(config_file, appworld_root):
+    too_long = f"x = {list(range(200))}\n.\n"
+    with start("--config", config_file, "--task", TASK) as process:
+        output, errors = process.communicate(too_long + LOOK + LOG_IN + READ + ANSWER, timeout=120)
+    assert process.returncode == 0, errors
+    (task,) = [task for task in load_split(appworld_root, "dev") if task.task_id == TASK]
+    assert output.count(task.instruction) == 1  # each turn shows what is new, and no more
+    assert output.count("<|im_start|>assistant") == 4
+    assert "the agent has 128 in this turn; write it again" in output
+    assert "\\x1b]0;owned\\x07" in output and "\x1b" not in output
+    assert "score 1.000, ended by completed, 4 turns" in output
+    assert "│ yes " in output and "│ no  " not in output
+
+
+def test_a_turn_without_code_ends_the_episode_and_is_scored(config_file):
+    with start("--config", config_file, "--task", TASK) as process:
+        output, errors = process.communicate("", timeout=120)
+    assert process.returncode == 0, errors
+    assert "ended by no_code, 1 turns" in output and "│ no  " in output
+
+
+def test_ctrl_c_leaves_at_once_and_closes_the_world(config_file, appworld_root):
+    with start("--config", config_file, "--task", TASK) as process:
+        while "<|im_start|>assistant" not in process.stdout.readline():
+            assert process.poll() is None
+        time.sleep(0.3)  # it reads standard input now, which stays open
+        signalled = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=30) == 130
+        assert time.monotonic() - signalled < 10
+        assert process.stderr.read() == "left; the world is closed\n"
+    outputs = Path(f"{appworld_root}-worker") / "experiments" / "outputs"
+    assert not list(outputs.glob(f"play-{process.pid}"))
+
+
+def test_without_a_task_some_are_listed_and_an_unknown_one_is_refused(config_file):
+    with start("--config", config_file) as process:
+        output, _ = process.communicate(timeout=60)
+    assert process.returncode == 0 and "dev (6 tasks)" in output and f"  {TASK}  In my note" in output
+    with start("--config", config_file, "--task", "dev-002-note-lookup") as process:
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1 and errors.count("\n") == 1
+    assert "no task 'dev-002-note-lookup' in any split; the nearest are dev-002-note-lookup_" in errors
