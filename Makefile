@@ -13,7 +13,7 @@ ifneq ($(NODES),1)
 $(error NODES=$(NODES): this version trains on one node; leave NODES out)
 endif
 
-.PHONY: help setup tasks train eval view test lint lock tiny-model docs
+.PHONY: help setup tasks train eval report view test lint lock tiny-model docs
 
 help:  ## list the targets
 	@awk -F'##' '/^[a-z-]+:.*##/ {split($$1, t, ":"); printf "  make %-12s %s\n", t[1], $$2} \
@@ -39,6 +39,11 @@ eval: tasks  ## TGC and SGC of a policy version of a run
 view: setup  ## read the rollouts of a run in a browser
 #: make view RUN=runs/tiny PORT=8000
 	@$(BIN)/python -m loop_rl view $(or $(RUN),$(error RUN= is missing, for example RUN=runs/tiny)) $(if $(PORT),--port $(PORT))
+
+report: setup  ## one HTML page about a run, or several side by side
+#: make report RUN=runs/tiny
+#: make report RUN="runs/tiny runs/other" OUT=compare.html
+	@$(BIN)/python -m loop_rl report $(or $(RUN),$(error RUN= is missing, for example RUN=runs/tiny)) $(if $(OUT),--out $(OUT))
 
 test: setup  ## run the tests, fast ones first
 #: make test ARGS="-k loss"

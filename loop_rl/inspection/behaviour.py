@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Protocol
 
@@ -56,7 +56,7 @@ class Behaviour:
     """Occurrences of "dummy", in thought and code."""
 
     def __add__(self, other: Behaviour) -> Behaviour:
-        return Behaviour(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
+        return Behaviour(**{name: count + getattr(other, name) for name, count in vars(self).items()})
 
 
 @dataclass(frozen=True)

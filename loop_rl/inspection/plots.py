@@ -154,7 +154,7 @@ def scenario_map(run: RunData) -> go.Figure:
             col=column,
         )
     figure.update_layout(coloraxis={"colorscale": "Viridis", "cmin": 0, "cmax": 1, "colorbar": {"thickness": 12}})
-    figure.update_xaxes(title_text="iteration", showgrid=False)
+    figure.update_xaxes(title_text="iteration", showgrid=False, zeroline=False)
     figure.update_yaxes(automargin=True, tickfont={"size": 10}, nticks=60, showgrid=False)
     figure.update_annotations(font_size=12.5)
     return _finished(figure, min(120 + 15 * len(names), 1000), legend=False)

@@ -352,7 +352,7 @@ def main() -> int:
 
 
 def _report(args: argparse.Namespace) -> None:
-    runs = [RunDir.open(path) for path in args.runs]
+    runs = [RunDir(path) for path in args.runs]
     out = args.out or args.runs[0] / ("report.html" if len(runs) == 1 else "report-compare.html")
     if out.is_dir():
         raise ConfigError(f"--out {out}: is a folder; name a file in it, for example --out {out / 'report.html'}")

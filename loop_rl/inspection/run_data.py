@@ -133,8 +133,7 @@ def read_run(run: RunDir, on_file: Callable[[], None]) -> RunData:
     Raises:
         ConfigError: there is no config.yaml, it is not one of this version, or the run has no rollouts at all.
     """
-    if not run.config_file.exists():
-        raise ConfigError(f"{run.path}: not a run directory (no config.yaml); `make train` makes one")
+    RunDir.open(run.path)
     if not rollout_files(run):
         raise ConfigError(f"{run.path}: no rollouts yet (rollouts/ has no parquet file); let the run go on first")
     data = RunData(run, run.config)
@@ -304,5 +303,5 @@ def _add_times(data: RunData, fields: dict) -> None:
 
 
 def _count(histogram: np.ndarray, edges: np.ndarray, values) -> None:
-    places = np.clip(np.searchsorted(edges, values, side="right") - 1, 0, len(histogram) - 1)
-    np.add.at(histogram, places, 1)
+    # Searched among the inner edges only: what lies beyond the outer ones falls into the outermost bins by itself.
+    np.add.at(histogram, np.searchsorted(edges[1:-1], values, side="right"), 1)
