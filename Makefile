@@ -13,7 +13,7 @@ ifneq ($(NODES),1)
 $(error NODES=$(NODES): this version trains on one node; leave NODES out)
 endif
 
-.PHONY: help setup tasks train eval report view test lint lock tiny-model docs
+.PHONY: help setup tasks train eval report view export replay play test lint lock tiny-model docs
 
 help:  ## list the targets
 	@awk -F'##' '/^[a-z-]+:.*##/ {split($$1, t, ":"); printf "  make %-12s %s\n", t[1], $$2} \
@@ -44,6 +44,22 @@ report: setup  ## one HTML page about a run, or several side by side
 #: make report RUN=runs/tiny
 #: make report RUN="runs/tiny runs/other" OUT=compare.html
 	@$(BIN)/python -m loop_rl report $(or $(RUN),$(error RUN= is missing, for example RUN=runs/tiny)) $(if $(OUT),--out $(OUT))
+
+export: setup  ## adapter, merged model, or data for SFT or preferences, taken out of a run
+#: make export RUN=runs/tiny KIND=merged TO=out/tiny ARGS="--version 12"
+#: make export RUN=runs/tiny KIND=sft TO=out/sft ARGS="--success --iterations 3-9"
+	@$(BIN)/python -m loop_rl export $(or $(RUN),$(error RUN= is missing, for example RUN=runs/tiny)) \
+	  $(or $(KIND),$(error KIND= is missing: adapter, merged, sft or preferences)) \
+	  --to $(or $(TO),$(error TO= is missing, a new folder, for example TO=out/tiny)) $(ARGS)
+
+replay: tasks  ## run the code of a rollout again and show where outputs differ
+#: make replay RUN=runs/tiny ROLLOUT=g000003-k1
+	@$(BIN)/python -m loop_rl replay $(or $(RUN),$(error RUN= is missing, for example RUN=runs/tiny)) \
+	  --rollout $(or $(ROLLOUT),$(error ROLLOUT= is missing, for example ROLLOUT=g000003-k1))
+
+play: tasks  ## be the agent; without TASK= list some tasks
+#: make play TASK=train-001-spotify-artist-count_1
+	@$(BIN)/python -m loop_rl play --config $(CONFIG) $(if $(TASK),--task $(TASK))
 
 test: setup  ## run the tests, fast ones first
 #: make test ARGS="-k loss"
