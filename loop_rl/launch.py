@@ -51,7 +51,8 @@ def launch(config: Config) -> None:
     run = RunDir.create(config)
     with run.lock("supervisor"):
         done, total = run.latest_version(), config.trainer.num_iterations
-        if done == total and run.evaluation_file(total, config.evaluation.split).exists():
+        finished = done == total and run.evaluation_file(total, config.evaluation.split).exists()
+        if finished:
             console.print(f"Run {run.path} is finished; another name= starts a new one.")
         else:
             console.print(
@@ -61,6 +62,11 @@ def launch(config: Config) -> None:
         split = config.evaluation.split
         before, after = (json.loads(run.evaluation_file(version, split).read_text()) for version in (0, total))
         console.print(before_after_table(before, after, f"held-out tasks ({split})"))
+        if not (finished and run.report_file.exists()):
+            from loop_rl.inspection.report import write_report  # plotly takes a second, and only the end needs it
+
+            write_report([run], run.report_file)
+        console.print(f"Report: {run.report_file}; read the rollouts with `make view RUN={run.path}`")
         console.print(f"Everything about this run: {run.path}/ (metrics.jsonl, rollouts/, policy/, logs/)")
 
 

@@ -30,7 +30,7 @@ _ROWS = [
     ("filtered", "{rollout/share_filtered:.0%} of the rollouts", "rollout/share_filtered"),
     (
         "staleness",
-        "{rollout/staleness_mean:.2f}, at most {rollout/staleness_max:.0f} versions",
+        "{rollout/staleness_mean:.2f} versions, at most {rollout/staleness_max:.0f}",
         "rollout/staleness_mean",
     ),
     ("turns", "{rollout/turns:.1f} a rollout, {rollout/action_tokens:.0f} tokens", "rollout/turns"),

@@ -8,6 +8,7 @@ updates/                  one parquet file an iteration: advantage of each rollo
 rollouts/eval/            one parquet file per evaluated version and split, and its figures in a .json beside it
 checkpoints/step-000012/  engine, optimiser and RNG after iteration 11 (the 12th)
 metrics.jsonl             one line an iteration; TensorBoard events in tensorboard/
+report.html               what came of it, written at the end and by `make report`
 timeline/<process>.jsonl  when the process did what
 status/<process>.json     heartbeat and progress of each process
 logs/<process>.log
@@ -89,6 +90,10 @@ class RunDir:
     @property
     def metrics_file(self) -> Path:
         return self.path / "metrics.jsonl"
+
+    @property
+    def report_file(self) -> Path:
+        return self.path / "report.html"
 
     @property
     def timeline(self) -> Path:

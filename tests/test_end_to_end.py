@@ -21,8 +21,10 @@ from safetensors.numpy import load_file
 
 from loop_rl.launch import accelerate_command
 from loop_rl.metrics import read_metrics
-from loop_rl.rollout import read_rollouts, write_rollouts
+from loop_rl.rollout import read_group, read_rollouts, write_rollouts
 from loop_rl.run_dir import RunDir
+from loop_rl.timeline import read_timeline
+from loop_rl.updates import read_updates
 
 REPO = Path(__file__).resolve().parent.parent
 NUM_ITERATIONS = 8
@@ -149,6 +151,25 @@ def test_the_run_goes_on_to_its_end_and_has_learned(supervisor):
         assert (supervisor.run.train_rollouts / name).stat().st_mtime_ns == modified
     differences = [line["policy/logprob_diff_max"] for line in lines if "policy/logprob_diff_max" in line]
     assert differences and max(differences) < 1e-3
+    check_what_readers_find(supervisor.run)
+
+
+def check_what_readers_find(run: RunDir) -> None:
+    """The updates belong to the rollouts, the timeline has every process, and there is a report."""
+    for iteration in range(NUM_ITERATIONS):
+        updates = {update.rollout_id: update for update in read_updates(run.update_file(iteration))}
+        files = [path for path in run.train_rollouts.glob("*.parquet") if read_group(path).iteration == iteration]
+        rollouts = [rollout for path in files for rollout in read_group(path).rollouts]
+        assert updates.keys() == {rollout.rollout_id for rollout in rollouts}
+        for rollout in rollouts:
+            update = updates[rollout.rollout_id]
+            num_values = rollout.num_action_tokens if update.trained else 0
+            assert len(update.logprobs) == len(update.entropies) == num_values
+            assert update.trained == (abs(update.advantage) >= 0.01 and rollout.num_action_tokens > 0)
+    phases = {(span.process, span.phase) for span in read_timeline(run)}
+    assert phases >= {("launch", "starting vLLM"), ("launch", "evaluation"), ("trainer", "waiting for rollouts")}
+    assert phases >= {("trainer", "training"), ("trainer", "publishing")}
+    assert run.report_file.stat().st_size > 100_000
 
 
 def test_a_finished_run_is_left_alone(supervisor):
