@@ -5,7 +5,7 @@ Messages are those the policy read and wrote: the prompt, then its actions and t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import permutations
 from pathlib import Path
@@ -20,6 +20,10 @@ from loop_rl.inspection.find import all_tasks
 from loop_rl.prompts import Message, build_prompt
 from loop_rl.rollout import Group, Rollout, read_group
 from loop_rl.run_dir import RunDir
+
+LICENCE_WARNING = (
+    "Data derived from AppWorld's official tasks may not be published unencrypted: AppWorld's licence forbids it."
+)
 
 _MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
 SFT_SCHEMA = pa.schema(
@@ -78,7 +82,7 @@ class Filter:
         )
 
 
-def export_sft(run: RunDir, folder: Path, chosen: Filter, licence: str) -> str:
+def export_sft(run: RunDir, folder: Path, chosen: Filter) -> str:
     """Write one row a rollout to train.parquet, and a card; returns a sentence about what was written.
 
     Raises:
@@ -95,11 +99,11 @@ def export_sft(run: RunDir, folder: Path, chosen: Filter, licence: str) -> str:
 
     num_rows, num_rollouts = _write(run, folder / "train.parquet", SFT_SCHEMA, rows)
     summary = f"{num_rows} of {num_rollouts} training rollouts, filtered by {_described(chosen)}"
-    _card(run, "Demonstrations", summary, "`messages` is a conversation in TRL's format.", licence, folder)
+    _card(run, "Demonstrations", summary, "`messages` is a conversation in TRL's format.", folder)
     return summary
 
 
-def export_preferences(run: RunDir, folder: Path, chosen: Filter, min_gap: float, licence: str) -> str:
+def export_preferences(run: RunDir, folder: Path, chosen: Filter, min_gap: float) -> str:
     """Write one row for each two rollouts of a group whose rewards differ by `min_gap` or more, and a card; returns and
     raises as `export_sft`."""
     if not 0 < min_gap <= 1:
@@ -127,7 +131,7 @@ def export_preferences(run: RunDir, folder: Path, chosen: Filter, min_gap: float
         f"filtered by {_described(chosen)}"
     )
     text = "`prompt`, `chosen` and `rejected` are conversations in TRL's format; the last two go on from the first."
-    _card(run, "Preferences", summary, text, licence, folder)
+    _card(run, "Preferences", summary, text, folder)
     return summary
 
 
@@ -163,7 +167,7 @@ class _Conversations:
         return messages[:-1]  # nobody acted on the last output
 
 
-def _write(run: RunDir, path: Path, schema: pa.Schema, rows) -> tuple[int, int]:
+def _write(run: RunDir, path: Path, schema: pa.Schema, rows: Callable[[Group], Iterator[dict]]) -> tuple[int, int]:
     """Write the rows of every finished group; returns how many, and how many rollouts there were."""
     num_rows = num_rollouts = 0
     with pq.ParquetWriter(path, schema) as writer:
@@ -180,7 +184,7 @@ def _write(run: RunDir, path: Path, schema: pa.Schema, rows) -> tuple[int, int]:
 
 
 def _described(chosen: Filter) -> str:
-    parts: Iterable[str] = (
+    parts = (
         f"iterations {chosen.iterations.start} to {chosen.iterations.stop - 1}" if chosen.iterations else "",
         f"difficulty {', '.join(map(str, chosen.difficulties))}" if chosen.difficulties else "",
         f"reward at least {chosen.min_reward}" if chosen.min_reward is not None else "",
@@ -190,12 +194,12 @@ def _described(chosen: Filter) -> str:
     return "; ".join(filter(None, parts)) or "nothing"
 
 
-def _card(run: RunDir, title: str, summary: str, text: str, licence: str, folder: Path) -> None:
+def _card(run: RunDir, title: str, summary: str, text: str, folder: Path) -> None:
     config = run.config
     data = DatasetCardData(
         pretty_name=f"{title} of {config.name}", task_categories=["text-generation"], tags=["loop_rl", "appworld"]
     )
     content = _CARD.format(
-        title=title, name=config.name, summary=summary, format=text, licence=licence, config=dump_config(config)
+        title=title, name=config.name, summary=summary, format=text, licence=LICENCE_WARNING, config=dump_config(config)
     )
     DatasetCard(f"---\n{data.to_yaml()}\n---\n\n{content}").save(folder / "README.md")

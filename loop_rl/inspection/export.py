@@ -24,7 +24,7 @@ from rich.console import Console
 
 from loop_rl.command import run_command
 from loop_rl.config import ConfigError
-from loop_rl.inspection.datasets_export import Filter, export_preferences, export_sft
+from loop_rl.inspection.datasets_export import LICENCE_WARNING, Filter, export_preferences, export_sft
 from loop_rl.inspection.find import require_version
 from loop_rl.rollout import EndReason
 from loop_rl.run_dir import RunDir
@@ -37,9 +37,6 @@ OPTIONS = {
     "preferences": {"iterations", "difficulty", "min_gap"},
 }
 DEFAULT_MIN_GAP = 0.5
-LICENCE_WARNING = (
-    "Data derived from AppWorld's official tasks may not be published unencrypted: AppWorld's licence forbids it."
-)
 
 console = Console(highlight=False, soft_wrap=True)
 
@@ -95,10 +92,10 @@ def _export(args: argparse.Namespace) -> None:
             end_reason=args.end_reason,
         )
         if args.kind == "sft":
-            summary = export_sft(run, folder, chosen, LICENCE_WARNING)
+            summary = export_sft(run, folder, chosen)
         else:
             min_gap = DEFAULT_MIN_GAP if args.min_gap is None else args.min_gap
-            summary = export_preferences(run, folder, chosen, min_gap, LICENCE_WARNING)
+            summary = export_preferences(run, folder, chosen, min_gap)
     console.print(f"{args.to}: {summary}", markup=False)
     console.print(LICENCE_WARNING, markup=False)
 

@@ -73,7 +73,7 @@ async def _replay_turn(episode: Episode, turn: Turn, chat: Chat, ending: EndReas
     if ending not in (EndReason.COMPLETED, EndReason.WORKER_LOST):
         # As rollout files keep it: they hold no lone surrogates.
         output = chat.observation(result.output).text.encode("utf-8", "replace").decode()
-        differences += _diff("output", turn.observation.splitlines(), output.splitlines())
+        differences += _diff("output", turn.observation.split("\n"), output.split("\n"))
     if ending != EndReason.WORKER_LOST:
         differences += _diff("API calls", turn.api_calls, result.api_calls)
     return differences, result.completed
