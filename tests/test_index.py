@@ -116,7 +116,7 @@ def test_a_piece_that_vanishes_between_listing_and_reading_is_no_problem(tmp_pat
     real = index._scan
     monkeypatch.setattr(index, "_scan", lambda: [("rollouts/unfinished/g000001-k0.parquet", gone), *real()])
     index.update()
-    assert index.problems() == []
+    assert index.problems() == ([], 0)
     assert len(found(index)) == 2
 
 
@@ -133,7 +133,7 @@ def test_files_that_cannot_be_read_are_problems_with_a_reason_until_they_are_men
     run.update_file(0).parent.mkdir()
     pq.write_table(pa.table({"x": [1]}), run.update_file(0))
     index = updated(run)
-    problems = dict(index.problems())
+    problems = dict(index.problems()[0])
     assert "Parquet" in problems["rollouts/train/group-000001.parquet"]
     assert problems["rollouts/train/group-000002.parquet"].startswith("rollout schema version none")
     assert problems["rollouts/train/group-000003.parquet"].startswith("rollout schema version 1, this code reads")
@@ -143,7 +143,7 @@ def test_files_that_cannot_be_read_are_problems_with_a_reason_until_they_are_men
 
     run.group_file(1).write_bytes(whole)
     index.update()
-    assert "rollouts/train/group-000001.parquet" not in dict(index.problems())
+    assert "rollouts/train/group-000001.parquet" not in dict(index.problems()[0])
     assert len(found(index)) == 4
 
 
@@ -192,7 +192,8 @@ def test_text_is_searched_in_instruction_action_and_output(tmp_path):
     assert found(index, text="ünïque TITLE") == ["a"]
     assert found(index, text='socks" OR "apis') == []
     assert found(index, text="sock\0 shoes") == []
-    assert found(index, text="buy") == ["b"]
+    assert found(index, text='"buy socks"') == found(index, text="buy") == ["b"]
+    assert found(index, text='"socks buy"') == []
 
 
 @pytest.mark.parametrize(

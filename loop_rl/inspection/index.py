@@ -164,11 +164,12 @@ class Index:
         except (sqlite3.Error, OSError) as error:  # a full disk, say: what is there can still be read
             self.stopped = f"{self.path}: the index cannot be updated: {error}"
 
-    def problems(self) -> list[tuple[str, str]]:
-        """(file, why it cannot be used), by file."""
+    def problems(self, most: int = -1) -> tuple[list[tuple[str, str]], int]:
+        """(file, why it cannot be used) of the first `most` such files, all by default, and how many there are."""
         with closing(self.connect()) as connection:
-            found = connection.execute("SELECT path, problem FROM files WHERE problem IS NOT NULL ORDER BY path")
-            return [tuple(row) for row in found]
+            which = "FROM files WHERE problem IS NOT NULL"
+            first = connection.execute(f"SELECT path, problem {which} ORDER BY path LIMIT ?", (most,)).fetchall()
+            return [tuple(row) for row in first], connection.execute(f"SELECT count(*) {which}").fetchone()[0]
 
     def _open(self) -> None:
         try:

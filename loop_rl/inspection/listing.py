@@ -95,8 +95,7 @@ class Lister:
 
     def __init__(self, index: Index) -> None:
         self._index = index
-        self._generation = -1
-        self._counts: dict[tuple, int] = {}
+        self._counts: tuple[int, dict[tuple, int]] = (-1, {})  # generation of the index, and counts in it
 
     def find(self, query: Query) -> Listing:
         """The page that a query asks for; one beyond the last is empty."""
@@ -160,13 +159,16 @@ class Lister:
 
     def _count(self, connection: sqlite3.Connection, conditions: tuple[str, ...], values: tuple) -> int:
         generation = connection.execute("SELECT generation FROM state").fetchone()[0]
-        if generation != self._generation:
-            self._generation, self._counts = generation, {}
-        if (conditions, values) not in self._counts:
+        known_generation, counts = self._counts
+        if generation != known_generation:
+            counts = {}
+            self._counts = (generation, counts)
+        if (conditions, values) not in counts:
             where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
-            count = connection.execute(f"SELECT count(*) FROM rollouts {where}", values).fetchone()[0]
-            self._counts[conditions, values] = count
-        return self._counts[conditions, values]
+            counts[conditions, values] = connection.execute(
+                f"SELECT count(*) FROM rollouts {where}", values
+            ).fetchone()[0]
+        return counts[conditions, values]
 
 
 def _range(name: str, text: str) -> tuple[float, float]:
@@ -183,8 +185,10 @@ def _range(name: str, text: str) -> tuple[float, float]:
 
 
 def _words(text: str) -> str:
-    """An FTS5 query for rollouts that hold every word, each as written or going on; `a.b` is found as words in a row."""
-    words = [word for word in text.replace("\0", " ").split() if re.search(r"\w", word)]
-    if not words:
+    """An FTS5 query for rollouts that hold every word and every phrase in quotes, each as written or going on; `a.b` is
+    found as a phrase."""
+    phrases = ["".join(found) for found in re.findall(r'"([^"]*)"|(\S+)', text.replace("\0", " "))]
+    phrases = [phrase.replace('"', '""') for phrase in phrases if re.search(r"\w", phrase)]
+    if not phrases:
         raise QueryError(f"text={text}: nothing to search for; only letters, digits and _ are searched")
-    return " ".join('"{}"*'.format(word.replace('"', '""')) for word in words)
+    return " ".join(f'"{phrase}"*' for phrase in phrases)

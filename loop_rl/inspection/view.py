@@ -10,11 +10,12 @@ is never changed, save for `.index.sqlite` in it, which may be deleted at any ti
 from __future__ import annotations
 
 import argparse
+import os
 import socket
 import sys
 import threading
 import webbrowser
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -80,8 +81,23 @@ class Viewer:
         self._templates.filters |= {"highlighted": highlighted, "path": lambda text: quote(text, safe=""), "utc": _utc}
         self._templates.globals |= {"split_action": split_action, "run_name": self._config.name}
 
-    def app(self) -> Starlette:
-        """The ASGI application; the index follows the run for as long as it is up."""
+    def app(self, on_started: Callable[[], None] = lambda: None) -> Starlette:
+        """The ASGI application; the index follows the run for as long as it is up.
+
+        Args:
+            on_started: called once it is.
+        """
+
+        @asynccontextmanager
+        async def lifespan(app: Starlette) -> AsyncIterator[None]:
+            stop = threading.Event()
+            follower = threading.Thread(target=self._index.follow, args=(stop,), daemon=True)
+            follower.start()
+            on_started()
+            yield
+            stop.set()
+            follower.join(timeout=5)
+
         routes = [
             Route("/", self._list),
             Route("/rollout/{rollout_id:path}", self._rollout),
@@ -93,20 +109,12 @@ class Viewer:
         errors = {HTTPException: self._error, QueryError: self._error, Unreadable: self._error}
         # A page of another site that a name server points at this machine is refused by its name.
         hosts = Middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"])
-        return Starlette(routes=routes, exception_handlers=errors, middleware=[hosts], lifespan=self._lifespan)
-
-    @asynccontextmanager
-    async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:
-        stop = threading.Event()
-        follower = threading.Thread(target=self._index.follow, args=(stop,), daemon=True)
-        follower.start()
-        yield
-        stop.set()
-        follower.join(timeout=5)
+        return Starlette(routes=routes, exception_handlers=errors, middleware=[hosts], lifespan=lifespan)
 
     def _list(self, request: Request) -> HTMLResponse:
         asked = dict(request.query_params)
         query = parse_query(asked)
+        problems, num_problems = self._index.problems(_NUM_PROBLEMS_SHOWN)
         return self._page(
             "view_list.html",
             listing=self._lister.find(query),
@@ -117,8 +125,8 @@ class Viewer:
                 column: self._lister.choices(column) for column in ("source", "task_id", "scenario_id", "difficulty")
             },
             end_reasons=list(EndReason),
-            problems=self._index.problems(),
-            num_problems_shown=_NUM_PROBLEMS_SHOWN,
+            problems=problems,
+            num_problems=num_problems,
         )
 
     def _rollout(self, request: Request) -> HTMLResponse:
@@ -211,11 +219,15 @@ def main() -> int:
 def _serve(args: argparse.Namespace) -> None:
     run = RunDir.open(args.run_dir)
     listening = _listen(args.port)
-    app = Viewer(run, Index(run)).app()
     url = f"http://{HOST}:{listening.getsockname()[1]}/"
-    print(f"{run.path}: {url}  (Ctrl-C ends it)", flush=True)
-    if sys.stdout.isatty() and not args.no_browser:
-        webbrowser.open(url)
+
+    def announce() -> None:
+        print(f"{run.path}: {url}  (Ctrl-C ends it)", flush=True)
+        if sys.stdout.isatty() and not args.no_browser:
+            # A browser in the terminal would not return.
+            threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
+
+    app = Viewer(run, Index(run)).app(announce)
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1))
     server.run(sockets=[listening])
 
@@ -224,7 +236,7 @@ def _listen(port: int) -> socket.socket:
     try:
         return socket.create_server((HOST, port))
     except (OSError, OverflowError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "there are ports 1 to 65535"
+        reason = os.strerror(error.errno) if isinstance(error, OSError) else "there are ports 1 to 65535"
         raise ValueError(f"--port {port}: cannot listen there ({reason}); choose another, or leave it out") from error
 
 
