@@ -146,7 +146,7 @@ def test_a_run_that_has_just_begun(tmp_path):
     write_rollouts(run.unfinished_rollouts / "g000011-k0.parquet", [make_rollout(11, 0, 2, "")])
     page = page_of(run)
     for sentence in (
-        "No policy version has been evaluated on test_normal yet.",
+        "There is no evaluation on test_normal to show.",
         "Training is not finished: 2 of 3 iterations are done.",
         "1 finished rollouts still wait",
         "metrics.jsonl has no lines yet",
@@ -163,7 +163,7 @@ def test_only_the_first_version_is_evaluated(tmp_path):
         path.unlink()
     page = page_of(run)
     assert "no later version is evaluated" in page
-    assert "The newest version, 3, is not evaluated on test_normal." in page
+    assert "The newest version, 3, has no evaluation on test_normal." in page
 
 
 def test_only_evaluations(tmp_path):
@@ -187,12 +187,13 @@ def test_a_truncated_file_is_listed_and_the_rest_is_shown(tmp_path):
 
 def test_an_older_schema_is_named(tmp_path):
     run = make_run(tmp_path)
-    for path in run.train_rollouts.iterdir():
+    for path in run.path.glob("rollouts/*/*.parquet"):
         table = pq.read_table(path)
         pq.write_table(table.replace_schema_metadata({"loop_rl.schema_version": "1"}), path)
     page = page_of(run)
     assert "rollout schema version 1, this code reads version 2" in page
-    assert "group-000000.parquet and 11 more" in page
+    assert "group-000000.parquet and 13 more" in page
+    assert "TGC 33.3 → 83.3 (+50.0)" in page  # the figures hold all the same
 
 
 def test_a_file_of_other_columns_is_listed(tmp_path):
@@ -252,7 +253,7 @@ def test_runs_side_by_side(tmp_path, monkeypatch, capsys):
     [
         (lambda run: run.config_file.unlink(), "not a run directory (no config.yaml)"),
         (lambda run: run.config_file.write_text("nmae: x\n"), "unknown setting nmae; did you mean name?"),
-        (lambda run: [path.unlink() for path in run.path.glob("rollouts/*/*.parquet")], "no rollouts yet"),
+        (lambda run: [path.unlink() for path in run.path.glob("rollouts/*/*.*")], "no rollouts yet"),
     ],
 )
 def test_no_report_of_what_is_no_run(tmp_path, monkeypatch, capsys, spoil, message):

@@ -147,7 +147,7 @@ def scenario_map(run: RunData) -> go.Figure:
             y=[label(name) for name in names],
             z=np.array([[getattr(t, quantity) / t.num if t.num else np.nan for t in row] for row in visits]),
             coloraxis="coloraxis",
-            xgap=1,
+            xgap=1 if len(windows) <= 100 else 0,
             ygap=1,
             hovertemplate="%{y}<br>iteration %{x}: %{z:.2f}<extra></extra>",
             row=1,
@@ -326,7 +326,17 @@ def _add_evaluations(figure: go.Figure, index: int, run: RunData, metric: str, s
     )
 
 
-def _add_line(figure, place, columns, index, run, x, y, first) -> None:
+def _add_line(
+    figure: go.Figure,
+    place: int,
+    columns: int,
+    index: int,
+    run: RunData,
+    x: list[float],
+    y: list[float | None],
+    first: bool,
+) -> None:
+    """One run's curve in the small multiple at `place`; the first one stands for all in the legend."""
     figure.add_scatter(
         x=x,
         y=y,

@@ -13,7 +13,7 @@ import argparse
 import json
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -142,7 +142,7 @@ def _describe(index: int, run: RunData) -> dict[str, Any]:
 
 def _result_sentence(split: str, pair: tuple[EvaluationData, EvaluationData | None] | None) -> str:
     if pair is None:
-        return f"No policy version has been evaluated on {split} yet."
+        return f"There is no evaluation on {split} to show."
     before, after = pair
     value = {name: 100 * before.figures[name]["all"]["value"] for name in ("TGC", "SGC")}
     number = {name: before.figures[name]["all"]["num"] for name in value}
@@ -169,7 +169,7 @@ def _notes(run: RunData) -> list[str]:
         "There is no updates/ of the trainer (the run is older than these files, or has trained nothing yet), so importance "
         "ratio and entropy of tokens are missing.": not run.has_updates,
         "There is no timeline/ (the run is older than it, or has only begun), so the processes' phases are missing.": not run.spans,
-        f"The newest version, {latest}, is not evaluated on {run.config.evaluation.split}.": latest == total
+        f"The newest version, {latest}, has no evaluation on {run.config.evaluation.split}.": latest == total
         and latest not in own,
     }
     return [sentence for sentence, true in said.items() if true]
@@ -213,11 +213,11 @@ def _result_table(runs: list[RunData], split: str) -> Table:
 
 
 def _behaviour_table(runs: list[RunData], split: str) -> Table:
-    """Every behaviour before and after; below the ratio the two counts it is of."""
+    """Every behaviour before and after; beside a share the two counts it is of."""
     pairs = [run.before_after(split) for run in runs]
-    cells_of: Callable[[Row], list[str]] = lambda row: [_ratio(row, e) for pair in pairs for e in pair or (None, None)]  # noqa: E731
-    rows = [(row.label, row.definition, cells_of(row)) for row in ROWS]
-    numbers = [f"{e.behaviour.rollouts:,}" if e else "–" for pair in pairs for e in pair or (None, None)]
+    evaluations = [evaluation for pair in pairs for evaluation in pair or (None, None)]
+    rows = [(row.label, row.definition, [_ratio(row, evaluation) for evaluation in evaluations]) for row in ROWS]
+    numbers = [f"{evaluation.behaviour.rollouts:,}" if evaluation else "–" for evaluation in evaluations]
     groups = [(run.name, _versions(pair)) for run, pair in zip(runs, pairs, strict=True)]
     return Table(f"Behaviour on {split}", "", groups, [("rollouts", "One of each task.", numbers), *rows])
 
@@ -231,7 +231,7 @@ def _versions(pair: tuple[EvaluationData, EvaluationData | None] | None) -> list
 
 
 def _ratio(row: Row, evaluation: EvaluationData | None) -> str:
-    if evaluation is None:
+    if evaluation is None or not evaluation.behaviour.rollouts:
         return "–"
     value, counts = row.value(evaluation.behaviour), evaluation.behaviour
     of = f"({getattr(counts, row.numerator):,} of {getattr(counts, row.denominator):,})"

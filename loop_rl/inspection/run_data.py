@@ -161,7 +161,8 @@ def _train_files(run: RunDir) -> list[Path]:
 
 
 def _evaluation_files(run: RunDir) -> list[Path]:
-    return sorted(run.eval_rollouts.glob("v??????-*.parquet"))
+    # The figures are written last: without them the evaluation is not complete.
+    return [figures.with_suffix(".parquet") for figures in sorted(run.eval_rollouts.glob("v??????-*.json"))]
 
 
 def _guarded(data: RunData, path: Path, read: Callable[[], None]) -> None:
@@ -267,10 +268,9 @@ def _add_training(data: RunData, path: Path, updates: _Updates) -> None:
 def _add_evaluation(data: RunData, path: Path) -> None:
     version, _, split = path.stem.partition("-")
     figures_file = path.with_suffix(".json")
-    if not figures_file.exists():
-        raise ValueError("the evaluation has no figures (.json) beside it; `make eval` makes them")
     evaluation = EvaluationData(int(version[1:]), split, json.loads(figures_file.read_text()))
     _check_figures(evaluation.figures, figures_file)
+    data.evaluations.append(evaluation)  # the figures hold even where the rollouts cannot be read
     for row in _read_rows(path):
         fields = row.fields
         evaluation.behaviour += count_behaviour(row.turns, fields["end_reason"], len(row.logprobs))
@@ -279,7 +279,6 @@ def _add_evaluation(data: RunData, path: Path) -> None:
         _add_times(data, fields)
         if evaluation.giving_up is None and (given_up := failures(row.turns)[1]):
             evaluation.giving_up = _example(fields["rollout_id"], row.turns, given_up[0])
-    data.evaluations.append(evaluation)
 
 
 def _check_figures(figures: dict, path: Path) -> None:
