@@ -84,8 +84,8 @@ def test_only_what_is_new_or_changed_is_read_again(tmp_path, monkeypatch):
     write_group(run, 0)
     write_group(run, 1)
     index = updated(run)
-    read, real = [], index_module._read_rows
-    monkeypatch.setattr(index_module, "_read_rows", lambda path: read.append(path.name) or real(path))
+    read, real = [], index_module.read_rows
+    monkeypatch.setattr(index_module, "read_rows", lambda path: read.append(path.name) or real(path))
     write_group(run, 1, rewards=(0.25, 0.75, 1.0))
     write_group(run, 2)
     index.update()

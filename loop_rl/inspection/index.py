@@ -19,11 +19,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
-
-from loop_rl.rollout import SCHEMA, SCHEMA_VERSION
+from loop_rl.inspection.rows import ROW, UNUSABLE, read_advantages, read_rows
 from loop_rl.run_dir import RunDir
 
 INDEX_VERSION = 1
@@ -63,26 +59,8 @@ CREATE INDEX by_group ON rollouts (group_id);
 {"".join(f"CREATE INDEX by_{column} ON rollouts ({column});" for column in SORTABLE if column != "rollout_id")}
 PRAGMA user_version = {INDEX_VERSION};
 """
-_COLUMNS = [
-    "rollout_id",
-    "group_id",
-    "iteration",
-    "task_id",
-    "scenario_id",
-    "difficulty",
-    "instruction",
-    "end_reason",
-    "reward",
-    "success",
-    "started_at",
-    "duration_s",
-]
-_TURN_COLUMNS = [
-    f"turns.list.element.{name}" for name in ("action_ids", "policy_version", "action_text", "observation")
-]
-_ROW = [*_COLUMNS, "num_turns", "action_tokens", "min_version", "max_version"]
 _INSERT = (
-    f"INTO rollouts (file_id, source, {', '.join(_ROW)}, advantage) VALUES (?, ?, {', '.join('?' * len(_ROW))}, "
+    f"INTO rollouts (file_id, source, {', '.join(ROW)}, advantage) VALUES (?, ?, {', '.join('?' * len(ROW))}, "
     "(SELECT advantage FROM advantages WHERE advantages.rollout_id = ?))"
 )
 _COMMIT_EVERY_S = 0.5
@@ -210,9 +188,9 @@ class Index:
         ).fetchone()[0]
         try:
             if path.parent == self.run.update_file(0).parent:
-                _store_advantages(connection, _read_advantages(path))
+                _store_advantages(connection, read_advantages(path))
             else:
-                rows = _read_rows(path)
+                rows = read_rows(path)
                 connection.execute("DELETE FROM rollouts WHERE file_id = ?", (file_id,))
                 source = _source(self.run, path)
                 # The piece of a finished group says nothing new.
@@ -221,17 +199,13 @@ class Index:
         except FileNotFoundError:  # its group, or its evaluation, has been finished since
             _forget(connection, file_id)
             return
-        except (pa.ArrowException, OSError, _ForeignFile) as error:
+        except UNUSABLE as error:
             connection.execute("DELETE FROM rollouts WHERE file_id = ?", (file_id,))
             problem = " ".join(str(error).split())
         connection.execute(
             "UPDATE files SET size = ?, mtime_ns = ?, problem = ? WHERE file_id = ?",
             (stat.st_size, stat.st_mtime_ns, problem, file_id),
         )
-
-
-class _ForeignFile(Exception):
-    """A parquet file of another schema; the message says which."""
 
 
 def _changed(known: sqlite3.Row | None, stat: os.stat_result) -> bool:
@@ -246,54 +220,6 @@ def _source(run: RunDir, path: Path) -> str:
     name = path.stem if path.parent == run.eval_rollouts else path.parent.name.removeprefix(".")
     evaluation = re.fullmatch(r"v(\d+)-(.+)", name)
     return f"{evaluation[2]} v{int(evaluation[1])}" if evaluation else name
-
-
-def _read_rows(path: Path) -> list[tuple[list, str]]:
-    """(values of _ROW, all words) of each rollout of a file; never its tokens.
-
-    Raises:
-        OSError, pa.ArrowException: damaged, or gone.
-        _ForeignFile: of another schema.
-    """
-    with pq.ParquetFile(path) as file:
-        if not file.schema_arrow.equals(SCHEMA):
-            version = (
-                (file.schema_arrow.metadata or {}).get(b"loop_rl.schema_version", b"none").decode("utf-8", "replace")
-            )
-            raise _ForeignFile(
-                f"rollout schema version {version}, this code reads version {SCHEMA_VERSION}; use the loop_rl that wrote it"
-            )
-        table = file.read(columns=_COLUMNS + _TURN_COLUMNS, use_threads=False).combine_chunks()
-    if not table.num_rows:
-        return []
-    turns = table["turns"].chunk(0)
-    offsets, turns = turns.offsets.to_pylist(), turns.values
-    num_tokens = pc.list_value_length(turns.field("action_ids")).to_pylist()
-    versions, actions, observations = (
-        turns.field(name).to_pylist() for name in ("policy_version", "action_text", "observation")
-    )
-    rows = []
-    fields = (table[name].to_pylist() for name in _COLUMNS)
-    instructions = table["instruction"].to_pylist()
-    for k, values in enumerate(zip(*fields, strict=True)):
-        of = slice(offsets[k], offsets[k + 1])
-        figures = (
-            len(versions[of]),
-            sum(num_tokens[of]),
-            min(versions[of], default=None),
-            max(versions[of], default=None),
-        )
-        rows.append(([*values, *figures], "\n".join([instructions[k], *actions[of], *observations[of]])))
-    return rows
-
-
-def _read_advantages(path: Path) -> list[tuple[float, str]]:
-    """(advantage, rollout id) of each rollout of an update file. Raises as `_read_rows`."""
-    with pq.ParquetFile(path) as file:
-        if not {"rollout_id", "advantage"} <= set(file.schema_arrow.names):
-            raise _ForeignFile("not an update file of this version: no columns rollout_id and advantage")
-        table = file.read(columns=["advantage", "rollout_id"], use_threads=False)
-    return list(zip(table["advantage"].to_pylist(), table["rollout_id"].to_pylist(), strict=True))
 
 
 def _store_rows(

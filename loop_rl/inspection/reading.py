@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from loop_rl.inspection.index import TRAINING, UNFINISHED
+from loop_rl.inspection.rows import UNUSABLE
 from loop_rl.rollout import Rollout, Turn
 from loop_rl.run_dir import RunDir
 from loop_rl.updates import RolloutUpdate
@@ -49,7 +49,7 @@ def read_update(run: RunDir, row: sqlite3.Row) -> RolloutUpdate | str:
     try:
         columns = [field.name for field in fields(RolloutUpdate)]
         rows = pq.read_table(path, columns=columns, filters=[("rollout_id", "==", row["rollout_id"])]).to_pylist()
-    except (pa.ArrowException, OSError) as error:
+    except UNUSABLE as error:
         return f"{path.relative_to(run.path)}: not a readable update file: {' '.join(str(error).split())}"
     if not rows:
         return f"{path.relative_to(run.path)} does not name this rollout"
@@ -68,5 +68,5 @@ def _read(path: Path, rollout_ids: set[str]) -> list[Rollout]:
     try:
         table = pq.read_table(path, filters=[("rollout_id", "in", rollout_ids)])
         return [Rollout(**(row | {"turns": [Turn(**turn) for turn in row["turns"]]})) for row in table.to_pylist()]
-    except (pa.ArrowException, OSError, TypeError) as error:  # TypeError: replaced by a file of other columns
+    except (*UNUSABLE, KeyError, TypeError) as error:  # the latter: replaced by a file of other columns
         raise Unreadable(f"{path}: not a readable rollout file: {' '.join(str(error).split())}") from error

@@ -204,7 +204,7 @@ class Viewer:
 
 
 def _utc(seconds: float) -> str:
-    return f"{datetime.fromtimestamp(seconds, UTC):%d %b %H:%M:%S}"
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S}"
 
 
 def main() -> int:
