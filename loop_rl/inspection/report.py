@@ -283,14 +283,22 @@ def _process_time(run: RunData) -> list[tuple[str, str, str, str, str]]:
     for span in run.spans:
         seconds[span.process, span.phase] += span.end - span.start
         numbers[span.process, span.phase] += 1
+    if run.num_rollouts:  # the sampler records only what it waits for; when it samples is in the rollouts
+        seconds["sampler", "sampling (a rollout in flight)"] = plots.seconds_in_flight(run, training=True)
     rows = []
     for process in sorted({process for process, _ in seconds}):
         phases = [(phase, total) for (of, phase), total in seconds.most_common() if of == process]
         rows += [
-            (process, phase, f"{numbers[process, phase]:,}", f"{total:,.1f}", f"{total / run_s:.1%}")
+            (
+                process,
+                phase,
+                f"{numbers[process, phase]:,}" if numbers[process, phase] else "",
+                f"{total:,.1f}",
+                f"{total / run_s:.1%}",
+            )
             for phase, total in phases
         ]
-        rest = run_s - sum(total for _, total in phases)
+        rest = max(0.0, run_s - sum(total for _, total in phases))  # the sampler may wait and sample at once
         rows.append((process, "nothing recorded", "", f"{rest:,.1f}", f"{rest / run_s:.1%}"))
     return rows
 
