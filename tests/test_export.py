@@ -181,6 +181,13 @@ def test_a_damaged_rollout_file_is_named(export_run, tmp_path, served_model, app
         assert status == 1 and f"{path}: not a readable rollout file" in errors and not folder.exists()
 
 
+def test_damaged_figures_are_named(export_run, tmp_path, served_model, appworld_root):
+    run = make_run(tmp_path / "runs", served_model, appworld_root)
+    run.evaluation_file(2, "dev").write_text(FIGURES[:20])
+    status, _, errors, folder = export_run("adapter", of=run)
+    assert status == 1 and f"{run.evaluation_file(2, 'dev')}: not readable figures" in errors and not folder.exists()
+
+
 def test_a_task_that_was_generated_anew_is_noticed(export_run, tmp_path, served_model, appworld_root):
     root = tmp_path / "root"
     shutil.copytree(appworld_root / "data", root / "data")

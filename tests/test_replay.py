@@ -110,14 +110,9 @@ def test_what_differs_is_shown_as_a_diff_that_no_terminal_obeys(world, capsys):
     assert "turns 3 to 3 cannot be replayed" in capsys.readouterr().out
 
 
-def command(run: RunDir, rollout_id: str) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, "-m", "loop_rl", "replay", run.path, "--rollout", rollout_id],
-        cwd=REPO,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+def start(run: RunDir, rollout_id: str) -> subprocess.Popen:
+    command = [sys.executable, "-m", "loop_rl", "replay", run.path, "--rollout", rollout_id]
+    return subprocess.Popen(command, cwd=REPO, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def test_the_exit_status_tells_the_same_from_different_from_an_error(world, config):
@@ -125,10 +120,11 @@ def test_the_exit_status_tells_the_same_from_different_from_an_error(world, conf
     run = RunDir.create(config.model_copy(update={"name": "status"}))
     honest = record(*ACTIONS)
     write_rollouts(run.group_file(0), [honest, replace(honest, rollout_id="g000000-k1", reward=0.1)])
-    same, differs, unknown = (command(run, f"g000000-k{k}") for k in (0, 1, 7))
-    assert (same.returncode, differs.returncode, unknown.returncode) == (0, 1, 2), same.stderr
-    assert unknown.stderr.count("\n") == 1 and unknown.stderr.startswith("error: ")
-    assert "no rollout 'g000000-k7'; the nearest are g000000-k1, g000000-k0" in unknown.stderr
+    processes = [start(run, f"g000000-k{k}") for k in (0, 1, 7)]
+    errors = [process.communicate(timeout=120)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 1, 2], errors
+    assert errors[2].count("\n") == 1 and errors[2].startswith("error: ")
+    assert "no rollout 'g000000-k7'; the nearest are g000000-k1, g000000-k0" in errors[2]
     outputs = Path(f"{config.tasks.root}-worker") / "experiments" / "outputs"
     assert not list(outputs.glob("replay-*"))
 

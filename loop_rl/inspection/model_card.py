@@ -45,7 +45,7 @@ def model_card(run: RunDir, version: int, kind: str) -> ModelCard:
     """The card of a policy version; `kind` is adapter or merged.
 
     Raises:
-        ValueError: a rollout file of the run is damaged.
+        ValueError: a rollout file or the figures of an evaluation are damaged.
     """
     config = run.config
     is_adapter = kind == "adapter"
@@ -89,7 +89,7 @@ def _figures(run: RunDir, version: int) -> str:
         "|---|---|---|---|---|",
     ]
     for file in files:
-        split, figures = file.stem.partition("-")[2], json.loads(file.read_text())
+        split, figures = file.stem.partition("-")[2], _read_figures(file)
         lines += [
             f"| {split} | {measure} | {level} | {figure['num']} | "
             f"{100 * figure['value']:.1f} [{100 * figure['low']:.1f}, {100 * figure['high']:.1f}] |"
@@ -97,6 +97,15 @@ def _figures(run: RunDir, version: int) -> str:
             for level, figure in figures[measure].items()
         ]
     return "\n".join(lines)
+
+
+def _read_figures(file: Path) -> dict:
+    try:
+        return json.loads(file.read_text())
+    except ValueError as error:
+        raise ValueError(
+            f"{file}: not readable figures ({error}); remove it, or evaluate that version again"
+        ) from error
 
 
 def _data(run: RunDir, config: Config, version: int) -> str:
