@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -145,12 +146,12 @@ def test_hostile_text_is_inert_on_every_page(tmp_path):
         assert not re.search("<script>|<img|</pre></pre>|[\x00\x1b\r\u202e\u2066\x9b\u200b]", page.text), path
         assert page.headers["Content-Security-Policy"].startswith("default-src 'none'")
         assert "unsafe" not in page.headers["Content-Security-Policy"]
-    assert "␛[31mred␀␍\\u202egnp.exe\\u2066\\x9b\\u200b" in html.unescape(client.get(link).text)
+    assert "\\x1b[31mred\\x00\\x0d\\u202egnp.exe\\u2066\\x9b\\u200b" in html.unescape(client.get(link).text)
 
 
 def test_what_cannot_be_seen_is_written_out():
-    assert visible("a\tb\n\x07\x7f\u2028\U000e0041\ud800é😀") == "a\tb\n␇␡\\u2028\\U000e0041\\ud800é😀"
-    assert "␛" in highlighted("x = '\x1b'") and "<b>" not in highlighted("'<b>'")
+    assert visible("a\tb\n\x07\x7f\u2028\U000e0041\ud800é😀") == "a\tb\n\\x07\\x7f\\u2028\\U000e0041\\ud800é😀"
+    assert "\\x1b" in highlighted("x = '\x1b'") and "<b>" not in highlighted("'<b>'")
 
 
 @pytest.mark.parametrize(
@@ -248,6 +249,25 @@ def test_an_older_run_shows_its_files_as_problems(tmp_path):
     assert "120 files cannot be read" in text
     assert "rollouts/train/group-000000.parquet : rollout schema version 1, this code reads version" in text
     assert "and 20 more" in text
+
+
+@pytest.mark.parametrize("damage", ["deleted", "overwritten"])
+def test_an_index_that_breaks_meanwhile_says_what_to_do(tmp_path, damage):
+    run = make_run(tmp_path)
+    write_group(run, 0)
+    index = updated(run)
+    client = client_of(run, index)
+    if damage == "deleted":
+        index.path.unlink()
+    else:
+        index.path.write_bytes(b"no database" * 500)
+    index.follow(threading.Event())  # gives up
+    for path in ("/", "/rollout/g000000-k0", "/group/0"):
+        page = client.get(path)
+        assert page.status_code == 503
+        assert "start `loop_rl view` again to make it anew" in text_of(page)
+        assert "the index cannot be updated" in text_of(page)
+    assert "2 of 2 rollouts" in text_of(client_of(run).get("/"))
 
 
 def test_a_live_run_is_followed(tmp_path):

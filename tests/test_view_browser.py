@@ -168,7 +168,7 @@ def test_hostile_text_does_nothing(page, url):
     for key in "01234f":
         press(page, key)
     assert page.locator("img, main script, iframe").count() == 0
-    assert "␛[31mred" in page.locator(".observation pre").inner_text()
+    assert "\\x1b[31mred" in page.locator(".observation pre").inner_text()
     assert page.locator("h1").inner_text().startswith("hostile <script>alert(1)</script>")
     press(page, "g")
     page.wait_for_url(f"{url}/group/2")

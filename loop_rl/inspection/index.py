@@ -1,7 +1,7 @@
 """The index of a run's rollouts: one SQLite file, from which the viewer lists, sorts and searches.
 
 It holds what a list shows and the words of every episode, never tokens; a rollout itself is read from its parquet file.
-The parquet files are the truth, so the index may be deleted at any time. It is brought up to date file by file: what
+The parquet files are the truth, so the index may be deleted. It is brought up to date file by file: what
 has not changed (path, size, time) is not read again.
 """
 

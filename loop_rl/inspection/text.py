@@ -19,10 +19,10 @@ _FORMATTER = HtmlFormatter(nowrap=True)
 
 
 def visible(text: str) -> str:
-    """The text with every character that cannot be seen written out: `\\x1b` as its picture, others as `\\\\u202e`."""
+    """The text with every character that cannot be seen written out as in Python: `\\x1b`, `\\u202e`."""
     if text.isprintable():
         return text
-    return "".join(c if c.isprintable() or c in _PRINTED_AS_IT_IS else _picture(c) for c in text)
+    return "".join(c if c.isprintable() or c in _PRINTED_AS_IT_IS else _escape(c) for c in text)
 
 
 def highlighted(code: str) -> Markup:
@@ -46,10 +46,7 @@ def split_action(action_text: str, code: str) -> tuple[str, str, str]:
     return before[:fence].strip(), code, re.sub(r"^\s*```", "", after).strip()
 
 
-def _picture(character: str) -> str:
+def _escape(character: str) -> str:
+    # Not the pictures of U+2400: few fonts have them.
     point = ord(character)
-    if point < 0x20:
-        return chr(0x2400 + point)
-    if point == 0x7F:
-        return "\u2421"
     return f"\\x{point:02x}" if point < 0x100 else f"\\u{point:04x}" if point < 0x10000 else f"\\U{point:08x}"

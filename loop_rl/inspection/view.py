@@ -4,7 +4,7 @@
     loop_rl view runs/tiny --port 8000 --no-browser
 
 Only this machine can reach the page; from another one, forward the port: `ssh -L 8000:127.0.0.1:8000 machine`. The run
-is never changed, save for `.index.sqlite` in it, which may be deleted at any time. Needs no internet.
+is never changed, save for `.index.sqlite` in it, which may be deleted. Needs no internet.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import os
 import socket
+import sqlite3
 import sys
 import threading
 import webbrowser
@@ -106,7 +107,7 @@ class Viewer:
             Route("/static/code.css", lambda request: PlainTextResponse(highlighting_css(), media_type="text/css")),
             Mount("/static", StaticFiles(packages=[("loop_rl.inspection", "static")])),
         ]
-        errors = {HTTPException: self._error, QueryError: self._error, Unreadable: self._error}
+        errors = dict.fromkeys((HTTPException, QueryError, Unreadable, sqlite3.Error), self._error)
         # A page of another site that a name server points at this machine is refused by its name.
         hosts = Middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"])
         return Starlette(routes=routes, exception_handlers=errors, middleware=[hosts], lifespan=lifespan)
@@ -117,6 +118,7 @@ class Viewer:
         problems, num_problems = self._index.problems(_NUM_PROBLEMS_SHOWN)
         return self._page(
             "view_list.html",
+            generation=self._lister.generation(),
             listing=self._lister.find(query),
             query=query,
             asked=asked,
@@ -147,6 +149,7 @@ class Viewer:
         before, after = self._lister.neighbours(rollout_id)
         return self._page(
             "view_rollout.html",
+            generation=self._lister.generation(),
             rollout=rollout,
             row=row,
             update=update,
@@ -168,6 +171,7 @@ class Viewer:
         tests = dict.fromkeys(test for rollout in rollouts for test in rollout.passes + rollout.failures)
         return self._page(
             "view_group.html",
+            generation=self._lister.generation(),
             group_id=group_id,
             rows=rows,
             rollouts=rollouts,
@@ -181,15 +185,19 @@ class Viewer:
         return JSONResponse({"progress": self._progress(), "generation": self._lister.generation()}, headers=_HEADERS)
 
     def _error(self, request: Request, error: Exception) -> HTMLResponse:
-        status = (
-            error.status_code if isinstance(error, HTTPException) else 400 if isinstance(error, QueryError) else 410
-        )
-        message = error.detail if isinstance(error, HTTPException) else str(error)
+        if isinstance(error, HTTPException):
+            status, message = error.status_code, error.detail
+        elif isinstance(error, sqlite3.Error):
+            status = 503
+            message = (
+                f"{self._index.path}: the index cannot be read ({error}); start `loop_rl view` again to make it anew"
+            )
+        else:
+            status, message = (400 if isinstance(error, QueryError) else 410), str(error)
         return self._page("view_error.html", status, message=message)
 
     def _page(self, template: str, status: int = 200, **values: object) -> HTMLResponse:
-        values |= {"progress": self._progress(), "generation": self._lister.generation()}
-        html = self._templates.get_template(template).render(values)
+        html = self._templates.get_template(template).render(values, progress=self._progress())
         return HTMLResponse(html, status, headers=_HEADERS)
 
     def _progress(self) -> str:

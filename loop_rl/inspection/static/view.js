@@ -89,9 +89,9 @@ async function watch() {
   try {
     const status = await (await fetch("/status")).json();
     one("#status").textContent = status.progress;
-    one("#reload").hidden = String(status.generation) === document.body.dataset.generation;
+    one("#reload").hidden = ["", String(status.generation)].includes(document.body.dataset.generation);
   } catch {
-    one("#status").textContent = "the viewer has been stopped";
+    one("#status").textContent = "the viewer does not answer";
   }
 }
 setInterval(watch, 2000);
