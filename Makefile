@@ -13,7 +13,7 @@ ifneq ($(NODES),1)
 $(error NODES=$(NODES): this version trains on one node; leave NODES out)
 endif
 
-.PHONY: help setup tasks train eval report view export replay play test lint lock tiny-model docs
+.PHONY: help setup tasks train eval report view export replay play test lint docs bench tiny-model lock
 
 help:  ## list the targets
 	@awk -F'##' '/^[a-z-]+:.*##/ {split($$1, t, ":"); printf "  make %-12s %s\n", t[1], $$2} \
@@ -72,6 +72,10 @@ lint: setup  ## ruff
 docs: setup  ## write docs/settings.md anew from the config's docstrings
 #: make docs
 	@$(BIN)/python -m loop_rl.settings > docs/settings.md
+
+bench: setup  ## how long the viewer takes over 1k, 10k, 100k and a million rollouts
+#: make bench
+	@$(BIN)/python benchmarks/view_load.py 1000 10000 100000 --rows 1000000
 
 tiny-model: setup  ## make models/tiny again from demonstrations
 #: make tiny-model

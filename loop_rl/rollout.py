@@ -8,7 +8,7 @@ version they were sampled with.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -188,22 +188,25 @@ def write_rollouts(path: Path, rollouts: Iterable[Rollout]) -> None:
         ) from error
 
 
-def read_rollouts(path: Path) -> list[Rollout]:
-    """Read one parquet file of rollouts.
+def read_rollouts(path: Path, rollout_ids: Container[str] | None = None) -> list[Rollout]:
+    """Read one parquet file of rollouts; `rollout_ids` leaves all others unread.
 
     Raises:
-        ValueError: the file is truncated, or was written with another schema version.
+        ValueError: the file is truncated or damaged, or was written with another schema version.
     """
+    filters = None if rollout_ids is None else [("rollout_id", "in", rollout_ids)]
     try:
-        table = pq.read_table(path)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise ValueError(f"{path}: not a readable rollout file: {error}") from error
-    version = (table.schema.metadata or {}).get(b"loop_rl.schema_version", b"none").decode()
-    if version != str(SCHEMA_VERSION):
+        schema = pq.read_schema(path)
+        rows = pq.read_table(path, filters=filters).to_pylist() if schema.equals(SCHEMA) else None
+    except (pa.ArrowException, OSError, ValueError) as error:  # the latter where text is not UTF-8
+        raise ValueError(f"{path}: not a readable rollout file: {' '.join(str(error).split())}") from error
+    if rows is None:
+        version = (schema.metadata or {}).get(b"loop_rl.schema_version", b"none").decode("utf-8", "replace")
         raise ValueError(
-            f"{path}: rollout schema version {version}, this code reads version {SCHEMA_VERSION}; use the loop_rl that wrote it"
+            f"{path}: rollout schema version {version}, this code reads version {SCHEMA_VERSION}; "
+            "use the loop_rl that wrote it"
         )
-    return [Rollout(**(row | {"turns": [Turn(**turn) for turn in row["turns"]]})) for row in table.to_pylist()]
+    return [Rollout(**(row | {"turns": [Turn(**turn) for turn in row["turns"]]})) for row in rows]
 
 
 def read_group(path: Path) -> Group:

@@ -6,7 +6,7 @@ Together with the rollout itself it gives the importance ratio of every token, e
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -66,14 +66,15 @@ def write_updates(path: Path, advantages: Mapping[str, float], tokens: Mapping[s
     os.replace(unfinished, path)
 
 
-def read_updates(path: Path) -> list[RolloutUpdate]:
-    """Read the file of one iteration.
+def read_updates(path: Path, rollout_ids: Container[str] | None = None) -> list[RolloutUpdate]:
+    """Read the file of one iteration; `rollout_ids` leaves all other rollouts unread.
 
     Raises:
-        ValueError: the file is truncated or no such file.
+        ValueError: the file is missing, truncated or damaged.
     """
+    filters = None if rollout_ids is None else [("rollout_id", "in", rollout_ids)]
     try:
-        table = pq.read_table(path, schema=_SCHEMA)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise ValueError(f"{path}: not a readable update file: {error}") from error
-    return [RolloutUpdate(**row) for row in table.to_pylist()]
+        rows = pq.read_table(path, schema=_SCHEMA, filters=filters).to_pylist()
+    except (pa.ArrowException, OSError, ValueError) as error:  # the latter where text is not UTF-8
+        raise ValueError(f"{path}: not a readable update file: {' '.join(str(error).split())}") from error
+    return [RolloutUpdate(**row) for row in rows]

@@ -63,7 +63,22 @@ def vllm_url(served_model: Path, tmp_path_factory: pytest.TempPathFactory) -> It
 
 
 # Files that start real servers or ranks, the longest last; everything else comes before them.
-SLOW_FILES = ["policy", "splits", "scoring", "pool", "sampler", "builtin_pack", "checkpoint", "trainer", "end_to_end"]
+SLOW_FILES = [
+    "view",
+    "report_browser",
+    "view_browser",
+    "replay",
+    "play",
+    "policy",
+    "splits",
+    "scoring",
+    "pool",
+    "sampler",
+    "builtin_pack",
+    "checkpoint",
+    "trainer",
+    "end_to_end",
+]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -22,7 +22,8 @@ from test_index import make_rollout, make_run, updated, write_group
 
 from loop_rl.config import AlgorithmConfig
 from loop_rl.inspection.index import Progress
-from loop_rl.inspection.text import highlighted, split_action, visible
+from loop_rl.inspection.inert import inert
+from loop_rl.inspection.text import highlighted, split_action
 from loop_rl.inspection.tokens import load_decoder, pieces, scales
 from loop_rl.inspection.view import Viewer
 from loop_rl.rollout import Turn, write_rollouts
@@ -146,11 +147,11 @@ def test_hostile_text_is_inert_on_every_page(tmp_path):
         assert not re.search("<script>|<img|</pre></pre>|[\x00\x1b\r\u202e\u2066\x9b\u200b]", page.text), path
         assert page.headers["Content-Security-Policy"].startswith("default-src 'none'")
         assert "unsafe" not in page.headers["Content-Security-Policy"]
-    assert "\\x1b[31mred\\x00\\x0d\\u202egnp.exe\\u2066\\x9b\\u200b" in html.unescape(client.get(link).text)
+    assert "\\x1b[31mred\\x00\\r\\u202egnp.exe\\u2066\\x9b\\u200b" in html.unescape(client.get(link).text)
 
 
 def test_what_cannot_be_seen_is_written_out():
-    assert visible("a\tb\n\x07\x7f\u2028\U000e0041\ud800é😀") == "a\tb\n\\x07\\x7f\\u2028\\U000e0041\\ud800é😀"
+    assert inert("a\tb\n\x07\x7f\u2028\U000e0041\ud800é😀") == "a\tb\n\\x07\\x7f\\u2028\\U000e0041\\ud800é😀"
     assert "\\x1b" in highlighted("x = '\x1b'") and "<b>" not in highlighted("'<b>'")
 
 

@@ -36,7 +36,7 @@ from loop_rl.command import run_async, run_command
 from loop_rl.config import Config, load_config
 from loop_rl.environment import make_environment
 from loop_rl.inspection.find import all_tasks, find_task
-from loop_rl.inspection.terminal import inert
+from loop_rl.inspection.inert import inert
 from loop_rl.policy import Sample
 from loop_rl.rollout import Rollout
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import html
 import math
-import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 
@@ -16,6 +15,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from loop_rl.inspection.behaviour import ROWS, Behaviour
+from loop_rl.inspection.inert import inert
 from loop_rl.inspection.run_data import BINS, RunData, Tally
 from loop_rl.timeline import Span
 
@@ -45,14 +45,9 @@ METRICS = (
 """(name in metrics.jsonl, what it is called here)"""
 
 
-def visible(text: str) -> str:
-    """Text whose control and format characters are written out as \\x1b or \\u202e; line ends and tabs stay."""
-    return "".join(c if c in "\n\t" or unicodedata.category(c)[0] != "C" else _written_out(c) for c in text)
-
-
 def label(text: str) -> str:
     """Text for a Plotly label: no markup, one line."""
-    return html.escape(" ".join(visible(text).split()), quote=False)
+    return html.escape(" ".join(inert(text).split()), quote=False)
 
 
 def learning_curves(runs: Sequence[RunData]) -> go.Figure:
@@ -479,8 +474,3 @@ def _colour(index: int) -> str:
 def _faint(colour: str) -> str:
     red, green, blue = (int(colour[k : k + 2], 16) for k in (1, 3, 5))
     return f"rgba({red},{green},{blue},0.18)"
-
-
-def _written_out(character: str) -> str:
-    code = ord(character)
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"

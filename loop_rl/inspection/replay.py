@@ -27,7 +27,7 @@ from loop_rl.chat import Chat
 from loop_rl.command import run_async, run_command
 from loop_rl.environment import Environment, Episode, Score, Task, make_environment
 from loop_rl.inspection.find import find_rollout, find_task
-from loop_rl.inspection.terminal import inert
+from loop_rl.inspection.inert import inert
 from loop_rl.rollout import EndReason, Rollout, Turn
 from loop_rl.run_dir import RunDir
 

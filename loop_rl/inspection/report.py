@@ -29,6 +29,7 @@ from loop_rl.command import run_command
 from loop_rl.config import ConfigError
 from loop_rl.inspection import plots
 from loop_rl.inspection.behaviour import ROWS, Row
+from loop_rl.inspection.inert import inert
 from loop_rl.inspection.run_data import EvaluationData, RunData, Tally, read_run, rollout_files
 from loop_rl.run_dir import RunDir, write_atomically
 
@@ -74,9 +75,7 @@ def _page(runs: list[RunData]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
         # Whatever text the page shows may come from an agent or its REPL.
-        finalize=lambda value: (
-            plots.visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
-        ),
+        finalize=lambda value: inert(value) if isinstance(value, str) and not isinstance(value, Markup) else value,
     )
     with_training = [run for run in runs if run.iterations]
     figures = {

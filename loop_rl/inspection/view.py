@@ -36,9 +36,10 @@ from starlette.staticfiles import StaticFiles
 
 from loop_rl.command import run_command
 from loop_rl.inspection.index import Index
+from loop_rl.inspection.inert import inert
 from loop_rl.inspection.listing import Lister, QueryError, parse_query
 from loop_rl.inspection.reading import Unreadable, read_listed, read_update
-from loop_rl.inspection.text import highlighted, highlighting_css, split_action, visible
+from loop_rl.inspection.text import highlighted, highlighting_css, split_action
 from loop_rl.inspection.tokens import NoTokenizer, describe_tokens, load_decoder, scales, why_missing
 from loop_rl.rollout import EndReason
 from loop_rl.run_dir import RunDir
@@ -75,9 +76,7 @@ class Viewer:
             trim_blocks=True,
             lstrip_blocks=True,
             # Every string that a template prints passes here before it is escaped.
-            finalize=lambda value: (
-                visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
-            ),
+            finalize=lambda value: inert(value) if isinstance(value, str) and not isinstance(value, Markup) else value,
         )
         self._templates.filters |= {"highlighted": highlighted, "path": lambda text: quote(text, safe=""), "utc": _utc}
         self._templates.globals |= {"split_action": split_action, "run_name": self._config.name}
