@@ -119,9 +119,8 @@ def advantage_of(run: RunDir, rollout: Rollout) -> tuple[float, str]:
         raise ConfigError(f"{rollout.rollout_id}: an evaluation rollout has no advantage; take one of training")
     updates = run.update_file(rollout.iteration)
     if updates.exists():
-        for update in read_updates(updates):
-            if update.rollout_id == rollout.rollout_id:
-                return update.advantage, "trained on" if update.trained else "left out of training by the filter"
+        for update in read_updates(updates, {rollout.rollout_id}):
+            return update.advantage, "trained on" if update.trained else "left out of training by the filter"
     group_file = run.group_file(rollout.group_id)
     if not group_file.exists():
         raise ConfigError(

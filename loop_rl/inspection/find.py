@@ -27,7 +27,8 @@ def find_rollout(run: RunDir, rollout_id: str) -> Rollout:
     """
     known: list[str] = []
     damaged: list[str] = []
-    for path in _rollout_files(run):
+    # A big run has more files than anyone wants to wait for; the id says which one it should be.
+    for path in sorted(_rollout_files(run), key=lambda path: not _should_hold(path, rollout_id)):
         try:
             ids = pq.read_table(path, columns=["rollout_id"])["rollout_id"].to_pylist()
         except FileNotFoundError:
@@ -36,7 +37,7 @@ def find_rollout(run: RunDir, rollout_id: str) -> Rollout:
             damaged.append(f"{path} cannot be read: {' '.join(str(error).split())}")
             continue
         if rollout_id in ids:
-            return read_rollouts(path)[ids.index(rollout_id)]
+            return read_rollouts(path, {rollout_id})[0]
         known += ids
     nearest = difflib.get_close_matches(rollout_id, known, n=_NUM_NEAREST, cutoff=0.0)
     hint = f"the nearest are {', '.join(nearest)}" if nearest else "it has no rollouts yet"
@@ -62,6 +63,12 @@ def find_task(root: str | Path, task_id: str) -> TaskInfo:
         nearest = difflib.get_close_matches(task_id, tasks, n=_NUM_NEAREST, cutoff=0.0)
         raise SplitError(f"{root}: no task {task_id!r} in any split; the nearest are {', '.join(nearest)}")
     return tasks[task_id]
+
+
+def _should_hold(path: Path, rollout_id: str) -> bool:
+    """By the names that sampler and evaluation give: g000017-k2 in group-000017, v000016-... in v000016-..."""
+    prefix = rollout_id.partition("-")[0]
+    return path.stem == f"group-{prefix[1:]}" or path.stem.startswith(f"{prefix}-")
 
 
 def _rollout_files(run: RunDir) -> list[Path]:
