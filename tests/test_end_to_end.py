@@ -155,7 +155,9 @@ def test_the_run_goes_on_to_its_end_and_has_learned(supervisor):
 
 
 def check_what_readers_find(run: RunDir) -> None:
-    """The updates belong to the rollouts, the timeline has every process, and there is a report."""
+    """Every figure is documented, updates belong to rollouts, the timeline has every process, there is a report."""
+    documented = re.findall(r"^\| `([^`]+)` \|", (REPO / "docs" / "metrics.md").read_text(), flags=re.MULTILINE)
+    assert set().union(*read_metrics(run)) <= set(documented)
     for iteration in range(NUM_ITERATIONS):
         updates = {update.rollout_id: update for update in read_updates(run.update_file(iteration))}
         files = [path for path in run.train_rollouts.glob("*.parquet") if read_group(path).iteration == iteration]

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from urllib.parse import quote
@@ -327,3 +328,23 @@ def test_what_the_command_cannot_do_is_one_line(tmp_path, case):
 def test_start_up_imports_nothing_heavy():
     code = "import sys, loop_rl.inspection.view; print({'torch', 'transformers', 'vllm'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"
+
+
+def test_a_million_rollouts_are_listed_a_page_at_a_time(tmp_path):
+    index = updated(make_run(tmp_path))
+    with closing(index.connect()) as connection:
+        connection.execute(
+            """
+            WITH RECURSIVE n (i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < 999999)
+            INSERT INTO rollouts (rollout_id, source, group_id, iteration, task_id, scenario_id, difficulty, instruction,
+                min_version, max_version, reward, success, end_reason, num_turns, action_tokens, duration_s, started_at)
+            SELECT printf('g%06d-k%d', i / 6, i % 6), 'training', i / 6, i / 240, 'a_1', 'a', 1, 'Do it.',
+                0, 0, i % 5 / 4.0, i % 5 = 4, 'completed', 3, 100, 1.0, i FROM n
+            """
+        )
+        connection.commit()
+    client = client_of(index.run, index)
+    page = client.get("/")
+    assert page.text.count('href="/rollout/') == 100 and "1,000,000 of 1,000,000 rollouts" in text_of(page)
+    assert "200,000 of 1,000,000 rollouts" in text_of(client.get("/?reward=1"))
+    assert "g166666-k3" in client.get("/?sort=rollout_id&order=asc&page=10000").text  # the last one
