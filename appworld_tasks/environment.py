@@ -18,14 +18,14 @@ from pathlib import Path
 from typing import Self
 
 from appworld_tasks.pool import Observation, WorkerLost, WorkerPool, World
-from appworld_tasks.scoring import Score, Scorer
+from appworld_tasks.scoring import Score, Scorer, Scoring
 from appworld_tasks.splits import TaskInfo
 
 
 class AppWorldEnvironment:
     """A worker pool and a scorer on one root. An async context manager; errors on entering as for these two.
 
-    The parameters are those of `WorkerPool`, and `num_scorers`, the number of episodes scored at the same time.
+    The parameters are those of `WorkerPool`; `scoring`, see `Scorer`; and `num_scorers`, the number of episodes scored at the same time.
     """
 
     def __init__(
@@ -34,6 +34,7 @@ class AppWorldEnvironment:
         python: str | Path,
         num_workers: int,
         *,
+        scoring: Scoring = "replay",
         num_scorers: int = 1,
         execute_timeout_s: float = 30.0,
         recycle_after: int = 100,
@@ -47,7 +48,7 @@ class AppWorldEnvironment:
             recycle_after=recycle_after,
             max_output_chars=max_output_chars,
         )
-        self.scorer = Scorer(root, python, num_processes=num_scorers)
+        self.scorer = Scorer(root, python, scoring=scoring, num_processes=num_scorers)
         self._open: set[Path] = set()
 
     async def __aenter__(self) -> Self:

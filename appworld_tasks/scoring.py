@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Literal, Self
 
-from appworld_tasks.processes import EngineError, ProcessPool, WorkerLost
+from appworld_tasks.processes import EngineError, ForkedProcess, ProcessPool, WorkerLost
 from appworld_tasks.roots import check_root, prepare_worker_root
 
 NUM_ATTEMPTS = 2
 RECYCLE_AFTER = 500  # scores of one process: AppWorld keeps a little of every database it has opened
+
+
+class ReplayDied(WorkerLost):
+    """A scoring process ended while it did an episode's API calls."""
+
+
+Scoring = Literal["replay", "diff"]
 
 
 class ScoringError(RuntimeError):
@@ -29,20 +39,38 @@ class Score:
     """Requirements of the tests that pass."""
     failures: tuple[str, ...]
     """Requirements of the tests that fail."""
+    tampered: bool = False
+    """The world's state is not what its API calls give; `failures` says where, and the reward is 0."""
 
 
 class Scorer:
     """Scores outputs that worlds have saved, against the ground truth of the full root. An async context manager.
 
+    scoring: "replay" does the episode's logged API calls again in a clean world and evaluates that, so that nothing else
+        that agent code did can gain a reward; an episode whose saved state is another is tampered and scores 0. "diff"
+        evaluates the saved state, as AppWorld's own `appworld evaluate` does.
+
     Entering raises RootError when the root or the interpreter is unusable, EngineError when AppWorld does not start.
     """
 
     def __init__(
-        self, full_root: str | Path, python: str | Path, *, num_processes: int = 1, timeout_s: float = 60.0
+        self,
+        full_root: str | Path,
+        python: str | Path,
+        *,
+        scoring: Scoring = "replay",
+        num_processes: int = 1,
+        timeout_s: float = 60.0,
+        replay_timeout_s: float = 300.0,
     ) -> None:
-        prepare_worker_root(full_root)
+        self._outputs = prepare_worker_root(full_root) / "experiments" / "outputs"
+        self._scoring = scoring
         self._timeout_s = timeout_s
-        self._processes = ProcessPool(python, check_root(full_root), num_processes, RECYCLE_AFTER, {"role": "scorer"})
+        self._replay_timeout_s = replay_timeout_s
+        # Not below the worker root, where agent code can write.
+        self._scratch = tempfile.TemporaryDirectory(prefix="scorer-")
+        settings = {"role": "scorer", "scratch": self._scratch.name}
+        self._processes = ProcessPool(python, check_root(full_root), num_processes, RECYCLE_AFTER, settings)
 
     async def __aenter__(self) -> Self:
         await self._processes.__aenter__()
@@ -50,30 +78,61 @@ class Scorer:
 
     async def __aexit__(self, *exception: object) -> None:
         await self._processes.__aexit__(*exception)
+        self._scratch.cleanup()
 
     async def score(self, task_id: str, experiment_name: str) -> Score:
         """Score the outputs of a closed world. Raises ScoringError; the scorer stays usable."""
+        score_once = self._by_replay if self._scoring == "replay" else self._by_diff
         for attempt in range(1, NUM_ATTEMPTS + 1):
             try:
-                return await self._score_once(task_id, experiment_name)
+                async with self._process() as process:
+                    return await score_once(process, task_id, experiment_name)
             except EngineError as error:
                 raise ScoringError(f"{task_id} in {experiment_name}: {error}") from error
+            except ReplayDied as died:
+                return tampered(f"its API calls end the world that replays them ({died})")
             except WorkerLost as lost:
                 if attempt == NUM_ATTEMPTS:
                     raise ScoringError(f"{task_id} in {experiment_name}: {lost}") from lost
         raise AssertionError("unreachable")
 
-    async def _score_once(self, task_id: str, experiment_name: str) -> Score:
+    @asynccontextmanager
+    async def _process(self) -> AsyncIterator[ForkedProcess]:
+        """A process for the body alone, replaced when the body raises."""
         process = await self._processes.acquire()
         finished = False
         try:
-            reply = await process.call({"task_id": task_id, "experiment_name": experiment_name}, self._timeout_s)
+            yield process
             finished = True
         finally:
             self._processes.release(process, reusable=finished)
-        return Score(
-            reward=len(reply["passes"]) / reply["num_tests"],
-            success=reply["success"],
-            passes=tuple(reply["passes"]),
-            failures=tuple(reply["failures"]),
-        )
+
+    async def _by_diff(self, process: ForkedProcess, task_id: str, experiment_name: str) -> Score:
+        request = {"command": "score", "task_id": task_id, "experiment_name": experiment_name}
+        return _score(await process.call(request, self._timeout_s))
+
+    async def _by_replay(self, process: ForkedProcess, task_id: str, experiment_name: str) -> Score:
+        outputs = str(self._outputs / experiment_name / "tasks" / task_id)
+        await process.call({"command": "open", "task_id": task_id}, self._timeout_s)
+        try:
+            reply = await process.call({"command": "replay", "outputs": outputs}, self._replay_timeout_s)
+        except WorkerLost as lost:
+            # The clean world was there; what ended it is the agent's own doing, and would end it again.
+            raise ReplayDied(lost.reason, lost.detail) from None
+        if not reply["tampered"]:
+            reply = await process.call({"command": "evaluate", "outputs": outputs}, self._timeout_s)
+        return tampered(reply["tampered"]) if reply["tampered"] else _score(reply)
+
+
+def tampered(reason: str) -> Score:
+    """The score of an episode that has done more than call APIs."""
+    return Score(reward=0.0, success=False, passes=(), failures=(f"tampered: {reason}",), tampered=True)
+
+
+def _score(reply: dict[str, Any]) -> Score:
+    return Score(
+        reward=len(reply["passes"]) / reply["num_tests"],
+        success=reply["success"],
+        passes=tuple(reply["passes"]),
+        failures=tuple(reply["failures"]),
+    )

@@ -131,6 +131,8 @@ async def _run_once(
             before = time.monotonic()
             score = await episode.score()
             clock.environment_s += time.monotonic() - before
+            if score.tampered:
+                end_reason = EndReason.TAMPERED
     except WorkerLost as lost:
         end_reason, failures = EndReason.WORKER_LOST, (f"worker lost: {lost}",)
         clock.environment_s = time.monotonic() - started - clock.generation_s

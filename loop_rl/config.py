@@ -60,6 +60,9 @@ class TasksConfig(Section):
     """AppWorld worlds open at once, one process each (about 100 MB); bounds the rollouts in flight."""
     execute_timeout_s: float = Field(60.0, gt=0)
     """Seconds that one code block may run before its worker is killed from outside."""
+    scoring: Literal["replay", "diff"] = "replay"
+    """`replay` does an episode's API calls again in a clean world and scores that, so that no other deed of agent code
+    counts; `diff` scores what the world has saved, AppWorld's own way, which agent code can forge."""
 
 
 class AgentConfig(Section):

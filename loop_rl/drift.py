@@ -37,6 +37,10 @@ def drift_warnings(history: Sequence[Mapping[str, float]], dtype: str) -> list[s
         )
     if (lost := now["end/worker_lost"]) > WORKER_LOST_SHARE:
         warnings.append(f"AppWorld: {lost:.0%} of the episodes lost their worker; see docs/metrics.md")
+    if tampered := now.get("end/tampered", 0.0):
+        warnings.append(
+            f"tampering: {tampered:.1%} of the episodes changed more than APIs can; read them in the viewer"
+        )
     recent = history[-3:]
     waited, worked = (sum(line[f"time/{name}"] for line in recent) for name in ("wait_s", "train_s"))
     if len(recent) == 3 and waited > WAITING_SHARE * (waited + worked):

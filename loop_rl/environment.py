@@ -40,6 +40,8 @@ class Score(Protocol):
     success: bool
     passes: tuple[str, ...]
     failures: tuple[str, ...]
+    tampered: bool
+    """The episode did more than it may; its reward is 0."""
 
 
 class Episode(Protocol):
@@ -60,4 +62,6 @@ class Environment(Protocol):
 
 def make_environment(tasks: TasksConfig) -> AppWorldEnvironment:
     """The environment that a config asks for, to be entered."""
-    return AppWorldEnvironment(tasks.root, tasks.python, tasks.num_workers, execute_timeout_s=tasks.execute_timeout_s)
+    return AppWorldEnvironment(
+        tasks.root, tasks.python, tasks.num_workers, execute_timeout_s=tasks.execute_timeout_s, scoring=tasks.scoring
+    )

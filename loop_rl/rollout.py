@@ -28,6 +28,7 @@ class EndReason(StrEnum):
     NO_CODE = "no_code"  # a turn without a code block
     WORKER_LOST = "worker_lost"  # the AppWorld process hung, crashed or was killed
     TIME_LIMIT = "time_limit"  # the whole episode took too long
+    TAMPERED = "tampered"  # however it ended, its state is not what its API calls give; reward 0
 
 
 @dataclass

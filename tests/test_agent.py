@@ -91,6 +91,20 @@ def test_an_episode_acts_in_the_world_until_it_is_completed_and_scores_it(play):
     assert len({request["seed"] for request in policy.requests}) == 3
 
 
+def test_an_episode_that_forges_its_log_of_api_calls_ends_as_tampered(play):
+    policy = Script(
+        block("requester.request_tracker.requests.clear()\nprint(1)"), block("apis.supervisor.complete_task()")
+    )
+    honest = play(Script(block("apis.supervisor.complete_task()")))
+    assert honest.end_reason == EndReason.COMPLETED and honest.reward > 0
+    forged = Script(block("apis.supervisor.complete_task(answer='1')\nrequester.request_tracker.requests.clear()"))
+    rollout = play(forged)
+    assert rollout.end_reason == EndReason.TAMPERED
+    assert (rollout.reward, rollout.success, rollout.passes) == (0.0, False, [])
+    assert rollout.failures == ["tampered: the state of supervisor is not what the API calls give"]
+    assert play(policy).end_reason == EndReason.COMPLETED  # reading nothing and forgetting it is no harm
+
+
 def _action_ends(rollout: Rollout) -> list[int]:
     ends, position = [], 0
     for turn in rollout.turns:

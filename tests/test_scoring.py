@@ -27,7 +27,7 @@ def run() -> Iterator[Run]:
 
 @pytest.fixture(scope="module")
 def environment(run: Run, appworld_root: Path, appworld_python: Path) -> Iterator[AppWorldEnvironment]:
-    environment = AppWorldEnvironment(appworld_root, appworld_python, num_workers=2, execute_timeout_s=1.0)
+    environment = AppWorldEnvironment(appworld_root, appworld_python, num_workers=2, execute_timeout_s=5.0)
     run(environment.__aenter__())
     yield environment
     run(environment.__aexit__(None, None, None))
@@ -124,11 +124,13 @@ def test_lost_episode_scores_zero_and_leaves_nothing(
     assert not outputs(environment, "lost").exists()
 
 
-def test_unscorable_outputs_are_an_error_and_the_scorer_goes_on(
+def test_a_task_that_cannot_be_scored_is_an_error_and_the_scorer_goes_on(
     run: Run, environment: AppWorldEnvironment, tasks: list[TaskInfo]
 ) -> None:
-    with pytest.raises(ScoringError, match="does not exist"):
-        run(environment.scorer.score(tasks[0].task_id, "never-ran"))
+    with pytest.raises(ScoringError, match="no-such-task"):
+        run(environment.scorer.score("no-such-task_1", "never-ran"))
+    gone = run(environment.scorer.score(tasks[0].task_id, "never-ran"))
+    assert gone.tampered and gone.reward == 0 and gone.failures == ("tampered: its outputs are gone",)
     assert run(play(environment, tasks[0], "after", False)).reward < 1
 
 

@@ -68,9 +68,10 @@ async def _replay_turn(episode: Episode, turn: Turn, chat: Chat, ending: EndReas
     differences = []
     if ending == EndReason.WORKER_LOST:
         differences.append("the world was lost in this turn, and is not now")
-    if result.completed != (ending == EndReason.COMPLETED):
+    # How a tampered rollout ended before it was scored is not kept.
+    if ending != EndReason.TAMPERED and result.completed != (ending == EndReason.COMPLETED):
         differences.append("the task is completed now" if result.completed else "the task is not completed now")
-    if ending not in (EndReason.COMPLETED, EndReason.WORKER_LOST):
+    if ending not in (EndReason.COMPLETED, EndReason.WORKER_LOST, EndReason.TAMPERED):
         # As rollout files keep it: they hold no lone surrogates.
         output = chat.observation(result.output).text.encode("utf-8", "replace").decode()
         differences += _diff("output", turn.observation.split("\n"), output.split("\n"))

@@ -1,0 +1,118 @@
+"""What an agent did, done again in a clean world: only its API calls count, whatever else its code has touched.
+
+The log of calls was written by the process that ran agent code, so it may be forged, like everything that process has
+saved. It is used as data only: each call goes through the world's own API, with the authentication the agent sent, and
+so can do nothing that the agent could not have done honestly.
+"""
+
+import json
+import os
+import shutil
+import stat
+import tempfile
+from typing import Any
+
+from appworld import AppWorld, evaluate_task
+from appworld.apps.model_lib import CachedDBHandler
+
+METHODS = ("get", "post", "put", "patch", "delete")
+MAX_FILE_BYTES = 64 * 2**20
+MAX_CALLS = 20_000
+
+
+class Unreplayable(Exception):
+    """The saved outputs are not what a world writes; the message says what is wrong."""
+
+
+class Replay:
+    """A clean world of a task, open from its making until `close`; what it saves meanwhile goes below `scratch`."""
+
+    def __init__(self, task_id: str, scratch: str | None = None) -> None:
+        # AppWorld caches the databases it loads by task alone: an earlier episode of this task would show through.
+        CachedDBHandler.reset()
+        self.task_id = task_id
+        self.folder = tempfile.mkdtemp(prefix="replay-", dir=scratch)  # an absolute path, as the experiment's name
+        self.world = AppWorld(task_id, self.folder, load_ground_truth=False)
+
+    def run(self, outputs: str) -> None:
+        """Do the calls that were logged in an episode's outputs. Raises Unreplayable."""
+        if not os.path.isdir(outputs):
+            raise Unreplayable("its outputs are gone")
+        requester = self.world.requester
+        for call in read_calls(os.path.join(outputs, "logs", "api_calls.jsonl")):
+            requester.reset_request_count()
+            try:
+                # The client is named because without it some methods go out to the network.
+                getattr(requester, call["method"])(
+                    call["url"], data=call["data"], client=requester.client, raise_on_failure=False
+                )
+            except Exception:
+                continue  # the agent's code saw the same error and went on
+
+    def differing_apps(self, outputs: str) -> list[str]:
+        """Apps whose changes, as the live world has saved them, are not those of the replay. Raises Unreplayable."""
+        self.world.save_state("end")
+        ours = read_folder(os.path.join(self.folder, "tasks", self.task_id, "checkpoints", "end"))
+        theirs = read_folder(os.path.join(outputs, "dbs"))
+        if not theirs:
+            return []  # no code ran, so nothing was saved
+        # model_hashes.json only counts the changes that the other files hold.
+        names = (ours.keys() | theirs.keys()) - {"model_hashes.json"}
+        return sorted(name.partition(".")[0] for name in names if ours.get(name) != theirs.get(name))
+
+    def evaluate(self) -> Any:
+        """AppWorld's own evaluation of the world as it is now."""
+        return evaluate_task(self.task_id, self.folder, suppress_errors=True, save_report=False)
+
+    def close(self) -> None:
+        self.world.close()
+        CachedDBHandler.reset()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def read_calls(path: str) -> list[dict[str, Any]]:
+    """The calls of a log, those of the admin app left out; none where there is no log. Raises Unreplayable."""
+    lines = read_regular_file(path).splitlines()
+    if len(lines) > MAX_CALLS:
+        raise Unreplayable(f"{len(lines)} API calls, more than {MAX_CALLS}")
+    calls = []
+    for line in lines:
+        try:
+            call = json.loads(line)
+            well_formed = call["method"] in METHODS and isinstance(call["url"], str) and isinstance(call["data"], dict)
+        except (ValueError, KeyError, TypeError, RecursionError):
+            well_formed = False
+        if not well_formed or not call["url"].startswith("/"):
+            raise Unreplayable("the log of API calls is damaged")
+        if not call["url"].startswith("/admin"):
+            calls.append(call)
+    return calls
+
+
+def read_folder(path: str) -> dict[str, bytes]:
+    """{name: content} of the files of a folder; nothing where there is none. Raises Unreplayable."""
+    try:
+        names = os.listdir(path)
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise Unreplayable(f"saved state: {error.strerror}") from None
+    return {name: read_regular_file(os.path.join(path, name)) for name in names}
+
+
+def read_regular_file(path: str) -> bytes:
+    """Content of a file that agent code may have replaced by something else; empty where there is none."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except FileNotFoundError:
+        return b""
+    except OSError as error:
+        raise Unreplayable(f"{os.path.basename(path)}: {error.strerror}") from None
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_FILE_BYTES:
+            raise Unreplayable(f"{os.path.basename(path)}: no file, or larger than {MAX_FILE_BYTES} bytes")
+        with open(descriptor, "rb", closefd=False) as file:
+            return file.read(MAX_FILE_BYTES)
+    finally:
+        os.close(descriptor)

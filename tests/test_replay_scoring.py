@@ -1,0 +1,164 @@
+"""Scoring by replay: honest episodes score as AppWorld scores them, and nothing but API calls gains a reward."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from appworld_tasks.environment import AppWorldEnvironment
+from appworld_tasks.scoring import Score, Scorer
+from appworld_tasks.splits import TaskInfo, load_split
+
+Run = Callable[[Awaitable], object]
+DONE = "apis.supervisor.complete_task()"
+
+
+@pytest.fixture(scope="module")
+def run() -> Iterator[Run]:
+    with asyncio.Runner() as runner:
+        yield runner.run
+
+
+@pytest.fixture(scope="module")
+def environment(run: Run, appworld_root: Path, appworld_python: Path) -> Iterator[AppWorldEnvironment]:
+    environment = AppWorldEnvironment(appworld_root, appworld_python, num_workers=2)
+    run(environment.__aenter__())
+    yield environment
+    run(environment.__aexit__(None, None, None))
+
+
+@pytest.fixture(scope="module")
+def diff_scorer(run: Run, appworld_root: Path, appworld_python: Path) -> Iterator[Scorer]:
+    scorer = Scorer(appworld_root, appworld_python, scoring="diff")
+    run(scorer.__aenter__())
+    yield scorer
+    run(scorer.__aexit__(None, None, None))
+
+
+@pytest.fixture(scope="module")
+def tasks(appworld_root: Path) -> list[TaskInfo]:
+    return [task for split in ("train", "dev", "test_normal") for task in load_split(appworld_root, split)]
+
+
+def solution(root: Path, task: TaskInfo) -> str:
+    code = (root / "data/tasks" / task.task_id / "ground_truth/compiled_solution.py").read_text()
+    return f"{code}\nsolution(apis, requester)"
+
+
+async def play(
+    environment: AppWorldEnvironment, task: TaskInfo, name: str, *codes: str, diff: Scorer | None = None
+) -> tuple[Score, Score | None, list[str]]:
+    """(score by replay, score by diff, what the codes printed)"""
+    async with environment.episode(task, name, keep_outputs=diff is not None) as episode:
+        printed = [(await episode.execute(code)).output for code in codes]
+        score = await episode.score()
+    return score, await diff.score(task.task_id, name) if diff else None, printed
+
+
+def test_honest_episodes_score_the_same_either_way(
+    run: Run, environment: AppWorldEnvironment, diff_scorer: Scorer, tasks: list[TaskInfo], appworld_root: Path
+) -> None:
+    rewards = []
+    for number, task in enumerate(tasks):
+        solved = solution(appworld_root, task)
+        half_done = solved.replace("apis.supervisor.complete_task", "str")
+        wrong = "try:\n    apis.spotify.login(username='nobody', password='x')\nexcept Exception:\n    pass\n" + DONE
+        for kind, codes in {"solved": [solved], "half": [half_done], "wrong": [wrong], "idle": []}.items():
+            by_replay, by_diff, _ = run(play(environment, task, f"{kind}-{number}", *codes, diff=diff_scorer))
+            assert by_replay == by_diff, (task.task_id, kind)
+            rewards.append(by_replay.reward)
+    assert rewards.count(1.0) == len(tasks) and min(rewards) < 0.6
+
+
+ANSWER_BY_ORM = """
+gc = (__builtins__ if isinstance(__builtins__, dict) else vars(__builtins__))["__import__"]("gc")
+world = next(thing for thing in gc.get_objects() if type(thing).__name__ == "AppWorld")
+task = world.models.supervisor.Task.first()
+task.set_db_home_path()
+task.status, task.answer = "success", {answer!r}
+task.save()
+"""
+
+
+def test_a_change_behind_the_apis_gains_nothing(
+    run: Run, environment: AppWorldEnvironment, diff_scorer: Scorer, tasks: list[TaskInfo], appworld_root: Path
+) -> None:
+    answer = (appworld_root / "data/tasks" / tasks[0].task_id / "ground_truth/answer.json").read_text()
+    cheat = ANSWER_BY_ORM.format(answer=answer)
+    by_replay, by_diff, printed = run(play(environment, tasks[0], "orm", cheat, diff=diff_scorer))
+    assert by_diff.success, printed  # the hole is real
+    assert by_replay.tampered and by_replay.reward == 0
+    assert by_replay.failures == ("tampered: the state of supervisor is not what the API calls give",)
+
+
+def test_admin_calls_are_not_replayed(run: Run, environment: AppWorldEnvironment, tasks: list[TaskInfo]) -> None:
+    cheat = """
+from appworld.apps.admin.models import MainUser
+from appworld.apps.venmo.models import PaymentCard
+card = PaymentCard.all()[0]
+print(apis.admin.credit_to_card(card_number=card.card_number, amount=1000))
+"""
+    score, _, printed = run(play(environment, tasks[0], "admin", cheat, DONE))
+    changed = "Execution failed" not in printed[0]
+    assert score.reward < 1 and (score.tampered or not changed)
+
+
+@pytest.mark.parametrize(
+    ("name", "cheat"),
+    [
+        (
+            "added-call",
+            "requester.request_tracker.requests.append({'method': 'post', 'url': '/todoist/signup', 'data': {}})",
+        ),
+        ("forged", "requester.request_tracker.requests.append({'method': 'delete', 'url': 7, 'data': []})"),
+        ("emptied", "requester.request_tracker.requests.clear()"),
+        ("many", "requester.request_tracker.requests.extend([{'method': 'get', 'url': '/', 'data': {}}] * 30000)"),
+        (
+            "network",
+            "requester.request_tracker.requests.append({'method': 'get', 'url': 'http://127.0.0.1:9/', 'data': {}})",
+        ),
+    ],
+)
+def test_a_forged_log_never_gains(
+    run: Run, environment: AppWorldEnvironment, tasks: list[TaskInfo], appworld_root: Path, name: str, cheat: str
+) -> None:
+    honest = solution(appworld_root, tasks[0])
+    score, _, _ = run(play(environment, tasks[0], f"forged-{name}", honest, cheat))
+    # A call that changes nothing is no crime; all others cost the reward that the honest part had earned.
+    assert score.reward == (1.0 if name == "added-call" else 0.0)
+    assert score.tampered == (name != "added-call")
+    again, _, _ = run(play(environment, tasks[0], f"after-{name}", honest))
+    assert again.success
+
+
+@pytest.mark.parametrize("what", ["symlink", "fifo", "folder", "garbage", "huge", "gone"])
+@pytest.mark.parametrize("file", ["logs/api_calls.jsonl", "dbs/supervisor.jsonl"])
+def test_damaged_outputs_never_gain_and_never_hang(
+    run: Run, environment: AppWorldEnvironment, tasks: list[TaskInfo], appworld_root: Path, file: str, what: str
+) -> None:
+    async def episode() -> Score:
+        name = f"damaged-{what}-{file.partition('/')[0]}"
+        async with environment.episode(tasks[0], name, keep_outputs=False) as episode:
+            await episode.execute(solution(appworld_root, tasks[0]))
+            await episode._world.close()  # as agent code could do it after the last save
+            path = environment.pool.worker_root / "experiments/outputs" / name / "tasks" / tasks[0].task_id / file
+            path.unlink()
+            if what == "symlink":
+                path.symlink_to("/etc/hostname")
+            elif what == "fifo":
+                os.mkfifo(path)
+            elif what == "folder":
+                path.mkdir()
+            elif what == "garbage":
+                path.write_bytes(b'{"method": "get"\xff\x00[' * 100)
+            elif what == "huge":
+                with path.open("wb") as file_:
+                    file_.truncate(2**40)
+            return await environment.scorer.score(tasks[0].task_id, name)
+
+    score = run(episode())
+    assert score.reward == 0 and score.tampered, score
