@@ -72,6 +72,7 @@ SLOW_FILES = [
     "policy",
     "splits",
     "scoring",
+    "replay_scoring",
     "pool",
     "sampler",
     "builtin_pack",
