@@ -13,7 +13,7 @@ ifneq ($(NODES),1)
 $(error NODES=$(NODES): this version trains on one node; leave NODES out)
 endif
 
-.PHONY: help setup tasks train eval report view export replay play test lint docs bench tiny-model lock
+.PHONY: help setup tasks train eval report view export replay play doctor test lint docs bench tiny-model lock
 
 help:  ## list the targets
 	@awk -F'##' '/^[a-z-]+:.*##/ {split($$1, t, ":"); printf "  make %-12s %s\n", t[1], $$2} \
@@ -60,6 +60,10 @@ replay: tasks  ## run the code of a rollout again and show where outputs differ
 play: tasks  ## be the agent; without TASK= list some tasks
 #: make play TASK=train-001-spotify-artist-count_1
 	@$(BIN)/python -m loop_rl play --config $(CONFIG) $(if $(TASK),--task $(TASK))
+
+doctor: tasks  ## what agent code is kept from on this machine
+#: make doctor
+	@$(BIN)/python -m appworld_tasks.doctor --root $(TASKS_ROOT) --python .venv-appworld/bin/python
 
 test: setup  ## run the tests, fast ones first
 #: make test ARGS="-k loss"

@@ -11,16 +11,17 @@ from __future__ import annotations
 
 import asyncio
 import math
+import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 from appworld_tasks.processes import EngineError, ForkedProcess, ProcessPool, WorkerLost
-from appworld_tasks.roots import prepare_worker_root
+from appworld_tasks.roots import check_root, prepare_worker_root
 
 __all__ = ["EngineError", "Observation", "WorkerLost", "WorkerPool", "World"]
 
@@ -80,7 +81,12 @@ class WorkerPool:
             self.worker_root,
             num_workers,
             recycle_after,
-            {"role": "worker", "max_output_chars": max_output_chars, "soft_timeout_s": soft_timeout_s},
+            {
+                "role": "worker",
+                "full_root": str(check_root(root)),
+                "max_output_chars": max_output_chars,
+                "soft_timeout_s": soft_timeout_s,
+            },
             max_line_bytes=24 * max_output_chars
             + 65536,  # output and API calls; one character is at most 12 bytes of JSON
         )
@@ -89,10 +95,19 @@ class WorkerPool:
 
     async def __aenter__(self) -> Self:
         await self._processes.__aenter__()
+        missing = {name: why for name, why in self.protections.items() if why}
+        if missing:
+            why = next(iter(missing.values()))
+            print(f"warning: agent code is not fully isolated ({why}): {', '.join(missing)}", file=sys.stderr)
         return self
 
     async def __aexit__(self, *exception: object) -> None:
         await self._processes.__aexit__(*exception)
+
+    @property
+    def protections(self) -> dict[str, str]:
+        """What agent code is kept from: {protection: "" when it is enforced here, or why it is not}; once entered."""
+        return self._processes.protections
 
     @asynccontextmanager
     async def world(self, task_id: str, experiment_name: str) -> AsyncIterator[World]:
@@ -112,7 +127,7 @@ class WorkerPool:
     async def _open(self, task_id: str, experiment_name: str) -> World:
         """Open a world. No agent code has run so far, so a failure is nobody's doing, and is tried again."""
         for attempt in range(1, NUM_OPEN_ATTEMPTS + 1):
-            world = World(self, await self._processes.acquire())
+            world = World(self, await self._processes.acquire(), experiment_name, task_id)
             try:
                 await world._call(
                     "open_seconds",
@@ -148,8 +163,9 @@ class WorkerPool:
 class World:
     """One open world, made by `WorkerPool.world`."""
 
-    def __init__(self, pool: WorkerPool, process: ForkedProcess) -> None:
+    def __init__(self, pool: WorkerPool, process: ForkedProcess, experiment_name: str, task_id: str) -> None:
         self._pool = pool
+        self._names = experiment_name, task_id
         self._process: ForkedProcess | None = process
         self._lost: WorkerLost | None = None
 
@@ -170,6 +186,8 @@ class World:
     async def close(self) -> None:
         """Save the final state and give the process back. Raises WorkerLost, also when the world was lost before."""
         await self._call("close_seconds", CLOSE_TIMEOUT_S, command="close")
+        with self._watched("close_seconds"):
+            await self._process.server.collect(self._process, *self._names)
         self._release(reusable=True)
 
     def abandon(self) -> None:
@@ -181,9 +199,15 @@ class World:
         if self._lost is not None:
             raise self._lost
         assert self._process is not None, "the world is closed"
+        with self._watched(timer):
+            return await self._process.call(request, timeout_s)
+
+    @contextmanager
+    def _watched(self, timer: str) -> Iterator[None]:
+        """Count the seconds of the body; when it loses the world, or is cancelled, give the process up."""
         started = time.monotonic()
         try:
-            return await self._process.call(request, timeout_s)
+            yield
         except WorkerLost as lost:
             self._pool._lost[lost.reason] += 1
             self._lost = lost

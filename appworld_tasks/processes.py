@@ -53,6 +53,7 @@ class ForkedProcess:
         self.pid: asyncio.Future[int] = loop.create_future()
         self.exited: asyncio.Future[WorkerLost] = loop.create_future()
         self.num_descendants: asyncio.Future[int] = loop.create_future()
+        self.outputs_problem: asyncio.Future[str] = loop.create_future()
         self.num_uses = 0
         self._reader = reader
         self._writer = writer
@@ -101,6 +102,7 @@ class ForkServer:
         self._max_line_bytes = max_line_bytes
         self._processes: dict[int, ForkedProcess] = {}
         self._next_id = 0
+        self.protections: dict[str, str] = {}
         self.dead = False
 
     async def start(self) -> None:
@@ -144,6 +146,7 @@ class ForkServer:
             if event["event"] == "not_installed":
                 raise RootError(f"{self._python}: AppWorld is not installed here ({event['detail']}); run `make setup`")
             raise EngineError(f"AppWorld does not start on {self._root}: {self._last_lines() or 'it says nothing'}")
+        self.protections = event["protections"]
         self._listener = asyncio.create_task(self._listen())
 
     def _last_lines(self) -> str:
@@ -161,6 +164,8 @@ class ForkServer:
                 process.pid.set_result(event["pid"])
             elif event["event"] == "descendants":
                 process.num_descendants.set_result(event["count"])
+            elif event["event"] == "collected":
+                process.outputs_problem.set_result(event["problem"])
             elif event["event"] == "exited":
                 del self._processes[process.id]
                 if event["signal"]:
@@ -182,8 +187,8 @@ class ForkServer:
         except ConnectionError:
             return b""
 
-    def _send(self, command: str, process: ForkedProcess, *descriptors: int) -> None:
-        message = json.dumps({"command": command, "id": process.id}).encode() + b"\n"
+    def _send(self, command: str, process: ForkedProcess, *descriptors: int, **arguments: str) -> None:
+        message = json.dumps({"command": command, "id": process.id, **arguments}).encode() + b"\n"
         # When the server has died, the listener tells everyone.
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             socket.send_fds(self._sender, [message], descriptors)
@@ -213,6 +218,17 @@ class ForkServer:
         self._send("count_descendants", process)
         await _first_of(process.num_descendants, process.exited)
         return not process.num_descendants.done() or process.num_descendants.result() > 0
+
+    async def collect(self, process: ForkedProcess, experiment_name: str, task_id: str) -> None:
+        """Bring the outputs of the process's closed world to where scorers look for them. Raises WorkerLost."""
+        process.outputs_problem = asyncio.get_running_loop().create_future()
+        self._send("collect", process, experiment_name=experiment_name, task_id=task_id)
+        await _first_of(process.outputs_problem, process.exited)
+        if not process.outputs_problem.done():
+            lost = process.exited.result() if process.exited.done() else WorkerLost("crashed", "outputs not collected")
+            raise WorkerLost(lost.reason, lost.detail)
+        if problem := process.outputs_problem.result():
+            raise WorkerLost("protocol", problem)
 
     async def discard(self, process: ForkedProcess) -> None:
         """Kill a process and everything below it; returns when all of it is gone."""
@@ -339,6 +355,11 @@ class ProcessPool:
     async def _replace(self, process: ForkedProcess) -> None:
         await process.server.discard(process)
         await self._provide()
+
+    @property
+    def protections(self) -> dict[str, str]:
+        """What its processes are kept from: {protection: "" when it is enforced here, or why it is not}."""
+        return self._server.protections if self._server else {}
 
     async def acquire(self) -> ForkedProcess:
         """A process for the caller alone, to be released. Raises EngineError when there is none to be had any more."""

@@ -8,11 +8,9 @@ becomes its child when its parent dies, and is killed.
 """
 
 import contextlib
-import ctypes
 import gc
 import json
 import os
-import resource
 import select
 import signal
 import socket
@@ -20,16 +18,9 @@ import sys
 import time
 from typing import Any, NoReturn
 
+import isolation
+import linux
 from channel import Channel
-
-PR_SET_PDEATHSIG = 1
-PR_SET_CHILD_SUBREAPER = 36
-libc = ctypes.CDLL(None, use_errno=True)
-
-
-def prctl(option: int, value: int) -> None:
-    if libc.prctl(option, value, 0, 0, 0) != 0:
-        raise OSError(ctypes.get_errno(), f"prctl({option}) failed")
 
 
 def parent_of_every_process() -> dict[int, int]:
@@ -45,15 +36,25 @@ def parent_of_every_process() -> dict[int, int]:
 class ForkServer:
     """Forks workers on request and reports their deaths, over the control socket (JSON lines)."""
 
-    def __init__(self, control: socket.socket, role: Any, settings: dict[str, Any], max_memory_bytes: int) -> None:
+    def __init__(
+        self,
+        control: socket.socket,
+        role: Any,
+        settings: dict[str, Any],
+        max_memory_bytes: int,
+        runs_agent_code: bool,
+        isolated: isolation.Isolation | None,
+    ) -> None:
         self.control = control
         self.role = role
+        self.runs_agent_code = runs_agent_code
+        self.isolated = isolated
         self.settings = settings
         self.max_memory_bytes = max_memory_bytes
         self.pid = os.getpid()
         self.workers: dict[int, int] = {}  # pid -> id
 
-    def run(self) -> None:
+    def run(self, protections: dict[str, str]) -> None:
         """Serve until the other side closes the control socket, or dies."""
         woken, self.wakeup = socket.socketpair()
         woken.setblocking(False)
@@ -61,7 +62,7 @@ class ForkServer:
         signal.set_wakeup_fd(self.wakeup.fileno(), warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         self.woken = woken
-        self.send({"event": "ready"})
+        self.send({"event": "ready", "protections": protections})
         buffer, sockets = b"", []
         while True:
             readable, _, _ = select.select([self.control, woken], [], [])
@@ -77,33 +78,30 @@ class ForkServer:
                 *lines, buffer = (buffer + received).split(b"\n")
                 for line in lines:
                     request = json.loads(line)
-                    if request["command"] == "fork":
-                        self.fork(request["id"], sockets.pop(0))
-                    else:
-                        getattr(self, request["command"])(request["id"])
+                    command = getattr(self, request.pop("command"))
+                    command(**request, **({"descriptor": sockets.pop(0)} if command == self.fork else {}))
 
     def send(self, message: dict[str, Any]) -> None:
         self.control.sendall(json.dumps(message).encode() + b"\n")
 
     def fork(self, id: int, descriptor: int) -> None:
         """Fork a worker that serves the socket `descriptor`."""
+        if self.isolated:
+            self.isolated.add_worker(id)
         pid = os.fork()
         if pid == 0:
-            self.become_worker(descriptor)
+            self.become_worker(id, descriptor)
         os.close(descriptor)
         self.workers[pid] = id
         self.send({"event": "forked", "id": id, "pid": pid})
 
-    def become_worker(self, descriptor: int) -> NoReturn:
+    def become_worker(self, id: int, descriptor: int) -> NoReturn:
         exit_now = os._exit
         try:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             os.setsid()  # a group of its own, to be killed as one; and no terminal's Ctrl-C
-            prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-            if os.getppid() != self.pid:
-                exit_now(1)  # the fork server died before it was watched
-            prctl(PR_SET_CHILD_SUBREAPER, 1)  # so that what agent code detaches still counts as this worker's
+            linux.prctl(linux.PR_SET_CHILD_SUBREAPER, 1)  # so that what agent code detaches still counts as its own
             self.control.close()
             self.woken.close()
             self.wakeup.close()
@@ -111,8 +109,14 @@ class ForkServer:
             for standard in (0, 1, 2):
                 os.dup2(null, standard)
             os.close(null)
-            resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-            resource.setrlimit(resource.RLIMIT_DATA, (self.max_memory_bytes, self.max_memory_bytes))
+            if self.isolated:
+                self.isolated.confine(id)
+            isolation.limit_resources(self.max_memory_bytes, own_user=self.isolated is not None)
+            if self.runs_agent_code:
+                isolation.restrict_privileges()
+            linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)  # a change of user would have undone this
+            if os.getppid() != self.pid:
+                exit_now(1)  # the fork server died before it was watched
             channel = Channel(socket.socket(fileno=descriptor))
             os.register_at_fork(after_in_child=lambda: exit_now(0))  # agent code has no business forking this process
             self.role.serve(channel, self.settings)
@@ -137,6 +141,16 @@ class ForkServer:
 
         self.send({"event": "descendants", "id": id, "count": sum(belongs(pid) for pid in parents)})
 
+    def collect(self, id: int, experiment_name: str, task_id: str) -> None:
+        """Bring the outputs of a worker's closed world out; report what is wrong with them."""
+        problem = ""
+        if self.isolated and id in self.workers.values():
+            try:
+                self.isolated.collect(id, experiment_name, task_id)
+            except (ValueError, OSError) as error:
+                problem = str(error)
+        self.send({"event": "collected", "id": id, "problem": problem})
+
     def reap(self) -> None:
         """Collect the dead; with a worker, kill all that it started."""
         while True:
@@ -155,6 +169,8 @@ class ForkServer:
             os.waitpid(dead.si_pid, 0)
             del self.workers[dead.si_pid]
             self.kill_orphans()
+            if self.isolated:
+                self.isolated.remove_worker(id)
             signal_name = None if dead.si_code == os.CLD_EXITED else signal.Signals(dead.si_status).name
             self.send({"event": "exited", "id": id, "code": dead.si_status, "signal": signal_name})
 
@@ -188,7 +204,18 @@ class ForkServer:
 def main() -> NoReturn:
     control = socket.socket(fileno=int(sys.argv[1]))
     settings = json.loads(sys.argv[2])
-    prctl(PR_SET_CHILD_SUBREAPER, 1)
+    role_name, full_root = settings.pop("role"), settings.pop("full_root", None)
+    linux.prctl(linux.PR_SET_CHILD_SUBREAPER, 1)
+    isolated, protections = None, {}
+    runs_agent_code = role_name == "worker"
+    if runs_agent_code:  # before AppWorld is imported: a process with threads cannot be moved
+        isolated = isolation.Isolation(full_root, os.environ["APPWORLD_ROOT"])
+        why_not = isolated.works()
+        protections = isolation.protections(why_not)
+        if why_not:
+            isolated = None
+        else:
+            isolated.enter()
     try:
         import appworld.apps.supervisor  # noqa: F401  the part that `appworld install` unpacks
         import scorer
@@ -196,14 +223,14 @@ def main() -> NoReturn:
     except ImportError as error:
         Channel(control).send({"event": "not_installed", "detail": str(error)})
         os._exit(1)
-    role = {"worker": worker, "scorer": scorer}[settings.pop("role")]
+    role = {"worker": worker, "scorer": scorer}[role_name]
     max_memory_bytes = settings.pop("max_memory_bytes")
     role.warm_up()
     gc.collect()
     gc.freeze()  # a later collection would touch, and so copy, every page that the forks share
-    server = ForkServer(control, role, settings, max_memory_bytes)
+    server = ForkServer(control, role, settings, max_memory_bytes, runs_agent_code, isolated)
     try:
-        server.run()
+        server.run(protections)
     except (BrokenPipeError, ConnectionResetError):
         pass  # the other side died between two messages
     finally:
