@@ -19,8 +19,10 @@ def run_command(work: Callable[[], None], interrupted: str, errors: tuple[type[E
         interrupted: what to tell a user who pressed Ctrl-C.
         errors: what else, beside ValueError and OSError, is the input's or the machine's fault and not a bug.
     """
-    # A process that is told to end ends its children too, exactly as on Ctrl-C.
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    # A process that is told to end ends its children too, exactly as on Ctrl-C. Both are set, because a shell starts
+    # what it runs in the background with SIGINT ignored, which children would inherit.
+    for sig in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(sig, signal.default_int_handler)
     try:
         work()
     except (ValueError, OSError, *errors) as error:
