@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 from appworld_tasks.environment import AppWorldEnvironment
 from loop_rl.config import TasksConfig
+
+_WORKERS_PER_SCORER = 8
 
 
 class Task(Protocol):
@@ -63,5 +66,11 @@ class Environment(Protocol):
 def make_environment(tasks: TasksConfig) -> AppWorldEnvironment:
     """The environment that a config asks for, to be entered."""
     return AppWorldEnvironment(
-        tasks.root, tasks.python, tasks.num_workers, execute_timeout_s=tasks.execute_timeout_s, scoring=tasks.scoring
+        tasks.root,
+        tasks.python,
+        tasks.num_workers,
+        execute_timeout_s=tasks.execute_timeout_s,
+        scoring=tasks.scoring,
+        # Scoring does an episode's API calls again, and most of an episode is waiting for the policy.
+        num_scorers=math.ceil(tasks.num_workers / _WORKERS_PER_SCORER),
     )
