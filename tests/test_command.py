@@ -10,11 +10,14 @@ from loop_rl.command import run_command
 
 WAITING = {
     "plain": "import time; print('up', flush=True); time.sleep(60)",
-    "asyncio": "import asyncio; print('up', flush=True); run_async(asyncio.sleep(60))",
+    "asyncio": "run_async(sleep())",
 }
 COMMAND = """
-import sys
+import asyncio, sys
 from loop_rl.command import run_async, run_command
+async def sleep():
+    print('up', flush=True)
+    await asyncio.sleep(60)
 def work():
     {waiting}
 sys.exit(run_command(work, "stopped; goes on from here"))
