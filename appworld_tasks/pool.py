@@ -87,8 +87,8 @@ class WorkerPool:
                 "max_output_chars": max_output_chars,
                 "soft_timeout_s": soft_timeout_s,
             },
-            max_line_bytes=24 * max_output_chars
-            + 65536,  # output and API calls; one character is at most 12 bytes of JSON
+            # Output and API calls; one character is at most 12 bytes of JSON.
+            max_line_bytes=2 * 12 * max_output_chars + 65536,
         )
         self._lost: Counter[str] = Counter()
         self._totals: Counter[str] = Counter()
