@@ -1,8 +1,9 @@
-"""What a scenario file receives and what it returns.
+"""What a scenario file receives and what it returns. docs/scenarios.md is the guide to writing one.
 
-A scenario file is `scenarios/<template>.py` and has five parts:
+A scenario file is `scenarios/<name>.py` and has six parts:
+    SPLIT       the one split that it belongs to: train, dev, test_normal or test_challenge
     APPS        the apps that its tasks need, besides the supervisor
-    DIFFICULTY  1 or 2
+    DIFFICULTY  1, 2 or 3, as AppWorld means it: by the number of apps, APIs and steps
     TESTS       {requirement: "no_op_fail" | "no_op_pass"}: would an agent that does nothing fail or pass it?
     set_up()    adds one task's rows to the databases and returns its Draft
     evaluate()  the tests, copied into the task's `evaluation.py` after the source of checks.py
@@ -22,14 +23,18 @@ class Draft:
     """One task of a scenario."""
 
     instruction: str
+    given: dict[str, str | int]
+    """The people and values that the instruction names, each word for word. The tests see them as `public_data`; in code
+    `<name>` stands for one of them."""
     solution: list[str]
     """The ground-truth solution as an agent's turns: code strings run one after another, variables persist."""
-    flawed: dict[str, list[str]]
-    """The same task done with a typical mistake each, by name of the mistake."""
+    wrong: dict[str, list[str]]
+    """Wrong solutions by the name of their mistake; `styles.wrong_solutions` adds the mistakes that fit any scenario."""
     num_api_calls: int
+    """API calls that the solution makes."""
     answer: int | float | str | None = None
-    public_data: dict = field(default_factory=dict)
     private_data: dict = field(default_factory=dict)
+    """What only the tests know."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +54,7 @@ class Stage:
         return self.now - timedelta(**duration)
 
     def people(self, count: int) -> list[Person]:
-        """Draw `count` different people of the supervisor's partition, never the supervisor."""
+        """Draw `count` different people of the supervisor's partition, never the supervisor; no first name twice."""
         others = [
             person
             for person in self.population.people
@@ -66,19 +71,6 @@ class Stage:
         """All songs of one artist."""
         return [song for song in self.population.songs if song.artist_id == artist.id]
 
-    def library_of(self, artist: Artist, num_wanted: int, num_others: int) -> tuple[list[Song], list[Song]]:
-        """Draw songs by `artist` and by others such that a listing by id has the artist on both of its pages.
-
-        Returns (the artist's songs, all songs). A page holds 20, so an agent that reads only one misses something.
-        """
-        others = [song for other in self.artists(9) if other != artist for song in self.songs_of(other)]
-        while True:
-            wanted = self.rng.sample(self.songs_of(artist), num_wanted)
-            library = sorted([*wanted, *self.rng.sample(others, num_others)], key=lambda song: song.id)
-            positions = [library.index(song) for song in wanted]
-            if min(positions) < 20 <= max(positions) and len(library) <= 40:
-                return wanted, library
-
     def products(self, count: int) -> list[Product]:
         """Draw `count` different products of the partition's catalogue."""
         candidates = [p for p in self.population.products if p.partition == self.supervisor.partition]
@@ -91,28 +83,3 @@ class Stage:
     def titles(self, count: int) -> list[str]:
         """Draw `count` different titles like "Velvet Harbor", no noun twice."""
         return [f"{self.rng.choice(self.words.adjectives)} {noun}".title() for noun in self.nouns(count)]
-
-    def projects(self, names: list[str]) -> list:
-        """Add Todoist projects of the supervisor; the listing, newest first, starts with the last of `names`."""
-        rows = [
-            {"user_id": self.supervisor.id, "name": name, "created_at": self.ago(days=len(names) - index)}
-            for index, name in enumerate(names)
-        ]
-        projects = self.add("todoist.Project", rows)
-        links = [{"project_id": project.id, "user_id": self.supervisor.id} for project in projects]
-        self.add("todoist.ProjectCollaboratorLink", links)
-        return projects
-
-    def todos(self, project, columns: list[dict]) -> list:
-        """Add one Todoist task to `project` for each entry of `columns`."""
-        rows = [
-            {
-                "project_id": project.id,
-                "user_id": self.supervisor.id,
-                "title": title,
-                "order_index": index,
-                **column,
-            }
-            for index, (title, column) in enumerate(zip(self.nouns(len(columns)), columns, strict=True))
-        ]
-        return self.add("todoist.Task", rows)

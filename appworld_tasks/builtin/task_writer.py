@@ -20,6 +20,7 @@ from appworld_tasks.builtin.base_databases import payment_card
 from appworld_tasks.builtin.population import Person, Population
 from appworld_tasks.builtin.rows import insert
 from appworld_tasks.builtin.scenario import Draft, Stage
+from appworld_tasks.builtin.styles import with_values
 from appworld_tasks.builtin.vocabulary import vocabulary
 
 IN_RAM = ":memory:builtin_task"
@@ -33,17 +34,17 @@ class WrittenTask:
     """A task that is on disk, with what a demonstration of it needs."""
 
     task_id: str
-    template: str
+    scenario: str
     supervisor: Person
     now: datetime
     draft: Draft
 
 
 def write_task(
-    data_dir: Path, template: str, task_id: str, population: Population, partition: str, seed: int
+    data_dir: Path, scenario_name: str, task_id: str, population: Population, partition: str, seed: int
 ) -> WrittenTask:
-    """Lay out one task of `template` with people and words of `partition` and write it under `data_dir/tasks`."""
-    scenario = scenarios.load(template)
+    """Lay out one task of a scenario with people and words of `partition` and write it under `data_dir/tasks`."""
+    scenario = scenarios.load(scenario_name)
     rng = random.Random(f"{seed} {task_id}")
     random.seed(f"{seed} {task_id}")  # some columns default to a random code
     supervisor = _draw_supervisor(population, partition, task_id, seed)
@@ -70,7 +71,7 @@ def write_task(
         (task_dir / "dbs" / f"{app}.jsonl").touch()
     _write_json(task_dir / "specs.json", _specs(draft, supervisor, now))
     _write_ground_truth(task_dir / "ground_truth", scenario, draft)
-    return WrittenTask(task_id, template, supervisor, now, draft)
+    return WrittenTask(task_id, scenario_name, supervisor, now, draft)
 
 
 def _draw_supervisor(population: Population, partition: str, task_id: str, seed: int) -> Person:
@@ -118,7 +119,7 @@ def _specs(draft: Draft, supervisor: Person, now: datetime) -> dict:
 
 def _write_ground_truth(directory: Path, scenario, draft: Draft) -> None:
     directory.mkdir(parents=True)
-    solution = compiled_solution(draft.solution)
+    solution = compiled_solution([with_values(code, draft) for code in draft.solution])
     metadata = {
         "mode": "full",
         "difficulty": scenario.DIFFICULTY,
@@ -129,7 +130,7 @@ def _write_ground_truth(directory: Path, scenario, draft: Draft) -> None:
     }
     _write_json(directory / "metadata.json", metadata)
     _write_json(directory / "answer.json", draft.answer)
-    _write_json(directory / "public_data.json", draft.public_data)
+    _write_json(directory / "public_data.json", draft.given)
     _write_json(directory / "private_data.json", draft.private_data)
     _write_json(directory / "required_apps.json", list(scenario.APPS))
     test_data = [{"requirement": requirement, "label": label} for requirement, label in scenario.TESTS.items()]

@@ -1,26 +1,30 @@
-"""The scenario templates: one file each."""
+"""The scenarios: one file each; a new file is a new scenario."""
 
+import pkgutil
+from functools import cache
 from importlib import import_module
 from types import ModuleType
 
-TRAIN_TEMPLATES = (
-    "spotify_artist_count",
-    "note_lookup",
-    "file_count",
-    "contact_phone",
-    "playlist_rename",
-    "alarm_change",
-    "venmo_sent_total",
-    "todoist_open_count",
-    "spotify_like_artist",
-    "venmo_approve",
-    "todoist_complete",
-    "note_pay",
-)
-# Each needs an app that no train template uses.
-CHALLENGE_TEMPLATES = ("wish_list_total", "wish_list_to_cart", "splitwise_debt", "gmail_star")
+SPLITS = ("train", "dev", "test_normal", "test_challenge")
 
 
-def load(template: str) -> ModuleType:
+@cache
+def load_all() -> dict[str, ModuleType]:
+    """Every scenario file by its name, in alphabetical order."""
+    names = sorted(module.name for module in pkgutil.iter_modules(__path__))
+    return {name: load(name) for name in names}
+
+
+def load(name: str) -> ModuleType:
     """Import one scenario file."""
-    return import_module(f"{__name__}.{template}")
+    return import_module(f"{__name__}.{name}")
+
+
+def of_split(split: str) -> list[str]:
+    """Names of the scenarios of one split, difficulties taking turns so that any first few are a fair choice."""
+    by_difficulty = {
+        difficulty: [n for n, s in load_all().items() if s.SPLIT == split and s.DIFFICULTY == difficulty]
+        for difficulty in (1, 2, 3)
+    }
+    longest = max(map(len, by_difficulty.values()))
+    return [names[index] for index in range(longest) for names in by_difficulty.values() if index < len(names)]

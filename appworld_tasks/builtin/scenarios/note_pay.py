@@ -1,9 +1,11 @@
 """Action across two apps: pay a Venmo friend what a note says is owed."""
 
+from appworld_tasks.builtin.app_data import simple_note, venmo
 from appworld_tasks.builtin.checks import check_completed, check_nothing_else_changed
-from appworld_tasks.builtin.idioms import COMPLETE, GIVE_UP, LOGIN_CALLS, lines, log_in
+from appworld_tasks.builtin.idioms import COMPLETE, lines, log_in
 from appworld_tasks.builtin.scenario import Draft, Stage
 
+SPLIT = "train"
 APPS = ("simple_note", "venmo")
 DIFFICULTY = 2
 TESTS = {
@@ -15,59 +17,42 @@ TESTS = {
 
 
 def set_up(stage: Stage) -> Draft:
-    title, *other_titles = stage.nouns(3)
     people = stage.people(7)
     # Friends are listed in the order they were made; the first one is somebody else.
-    person = stage.rng.choice(people[1:4])
-    listed = people[:4]
-    stage.rng.shuffle(listed)
-    if listed[0] == person:
-        listed.reverse()
+    person, *rest = people
+    venmo.add_friends(stage, [*rest[:3], person, *rest[3:]])
     # No amount occurs twice, so that a wrong line or a wrong note is always a wrong payment.
     amounts = stage.rng.sample(range(5, 95), 12)
-    owed = {other.id: amounts[index] for index, other in enumerate(listed)}
-    rows = []
-    for index, other_title in enumerate([title, *other_titles]):
-        content = "\n".join(f"{other.first_name}: {amounts[4 * index + k]}" for k, other in enumerate(listed))
-        # Without a query the newest note comes first: never the one that is asked about.
-        when = stage.ago(hours=10 - index)
-        rows.append(
-            {
-                "user_id": stage.supervisor.id,
-                "title": other_title,
-                "content": content,
-                "created_at": when,
-                "updated_at": when,
-            }
-        )
-    stage.add("simple_note.Note", rows)
-    stage.add("venmo.Friendship", [{"user_id": stage.supervisor.id, "friend_id": friend.id} for friend in people])
+    titles = stage.nouns(3)
+    listed = [rest[0], person, rest[1], rest[2]]
+    contents = [
+        "\n".join(f"{other.first_name}: {amounts[4 * index + k]}" for k, other in enumerate(listed))
+        for index in range(3)
+    ]
+    # The note that is asked about is the oldest: a listing begins with the others.
+    simple_note.add_notes(stage, list(zip(titles, contents, strict=True)))
 
     read_note = lines(
-        "note = apis.simple_note.search_notes(query=w[12], access_token=token)[0]",
-        'text = apis.simple_note.show_note(note_id=note["note_id"], access_token=token)["content"]',
+        "note = apis.simple_note.search_notes(query=<note_title>, access_token=simple_note_token)[0]",
+        'text = apis.simple_note.show_note(note_id=note["note_id"], access_token=simple_note_token)["content"]',
         "print(text)",
     )
-    log_in_again = log_in("venmo").splitlines()[-1]
-    fetch = "fs = apis.venmo.search_friends(access_token=token, page_limit=20)"
-    select = 'email = [f["email"] for f in fs if f["first_name"] == w[1]][0]'
-    select_any = 'email = [f["email"] for f in fs][0]'
-    amount = 'n = [l.split(": ")[1] for l in text.splitlines() if l.startswith(w[1] + ": ")][0]'
+    amount = 'n = [l.split(": ")[1] for l in text.splitlines() if l.startswith(<first_name> + ": ")][0]'
     amount_first = 'n = [l.split(": ")[1] for l in text.splitlines()][0]'
-    pay = lines("apis.venmo.create_transaction(receiver_email=email, amount=n, access_token=token)", COMPLETE)
-    request = lines("apis.venmo.create_payment_request(user_email=email, amount=n, access_token=token)", COMPLETE)
-    opening = log_in("simple_note")
+    fetch = "fs = apis.venmo.search_friends(access_token=venmo_token, page_limit=20)"
+    select = 'email = [f["email"] for f in fs if f["first_name"] == <first_name>][0]'
+    select_any = 'email = fs[0]["email"]'
+    pay = lines("apis.venmo.create_transaction(receiver_email=email, amount=n, access_token=venmo_token)", COMPLETE)
+    opening = log_in("simple_note", "venmo")
     return Draft(
-        instruction=f"Pay {person.first_name} on Venmo what I owe them according to my note {title}.",
-        public_data={"first_name": person.first_name, "note_title": title},
-        private_data={"receiver_email": person.email, "amount": float(owed[person.id])},
-        num_api_calls=LOGIN_CALLS + 2 + 1 + 1 + 1 + 1,
-        solution=[opening, read_note, lines(log_in_again, fetch, select), lines(amount, pay)],
-        flawed={
-            "wrong_person": [opening, read_note, lines(log_in_again, fetch, select_any), lines(amount, pay)],
-            "wrong_amount": [opening, read_note, lines(log_in_again, fetch, select), lines(amount_first, pay)],
-            "requests_instead": [opening, read_note, lines(log_in_again, fetch, select), lines(amount, request)],
-            "gives_up": [opening, read_note, GIVE_UP],
+        instruction=f"Pay {person.first_name} on Venmo what I owe them according to my note {titles[0]}.",
+        given={"first_name": person.first_name, "note_title": titles[0]},
+        private_data={"receiver_email": person.email, "amount": float(amounts[1])},
+        num_api_calls=4 + 2 + 1 + 2,
+        solution=[opening, read_note, lines(fetch, select, amount, "print(email, n)"), pay],
+        wrong={
+            "wrong_person": [opening, read_note, lines(fetch, select_any, amount, "print(email, n)"), pay],
+            "wrong_amount": [opening, read_note, lines(fetch, select, amount_first, "print(email, n)"), pay],
         },
     )
 
