@@ -37,7 +37,6 @@ class AppWorldEnvironment:
         scoring: Scoring = "replay",
         num_scorers: int = 1,
         execute_timeout_s: float = 30.0,
-        recycle_after: int = 100,
         max_output_chars: int = 200_000,
     ) -> None:
         self.pool = WorkerPool(
@@ -45,7 +44,6 @@ class AppWorldEnvironment:
             python,
             num_workers,
             execute_timeout_s=execute_timeout_s,
-            recycle_after=recycle_after,
             max_output_chars=max_output_chars,
         )
         self.scorer = Scorer(root, python, scoring=scoring, num_processes=num_scorers)

@@ -1,4 +1,4 @@
-"""AppWorld worlds to run agent code in: a pool of warm worker processes, one world each, leased per episode.
+"""AppWorld worlds to run agent code in: a pool of warm worker processes, a fresh one for each episode.
 
     async with WorkerPool(root, python, num_workers=16) as pool:
         async with pool.world(task_id, experiment_name) as world:
@@ -53,8 +53,6 @@ class WorkerPool:
     execute_timeout_s: AppWorld interrupts code after this many seconds, and the agent is told so. Code that cannot be
         interrupted (a loop inside C, or one that catches the exception) is killed with its world KILL_GRACE_S later.
     open_timeout_s: seconds to open a world.
-    recycle_after: episodes of one process; 1 makes it impossible for one episode to affect the next through the
-        process they share.
     max_output_chars: characters of one output that leave the worker.
 
     Entering raises RootError when the root or the interpreter is unusable, EngineError when AppWorld does not start.
@@ -68,7 +66,6 @@ class WorkerPool:
         *,
         execute_timeout_s: float = 30.0,
         open_timeout_s: float = 60.0,
-        recycle_after: int = 100,
         max_output_chars: int = 200_000,
     ) -> None:
         self.worker_root = prepare_worker_root(root)
@@ -76,11 +73,11 @@ class WorkerPool:
         self._open_timeout_s = open_timeout_s
         soft_timeout_s = math.ceil(execute_timeout_s)  # AppWorld takes whole seconds
         self._kill_timeout_s = soft_timeout_s + KILL_GRACE_S
+        self._max_output_chars = max_output_chars
         self._processes = ProcessPool(
             python,
             self.worker_root,
             num_workers,
-            recycle_after,
             {
                 "role": "worker",
                 "full_root": str(check_root(root)),
@@ -154,7 +151,6 @@ class WorkerPool:
         return {
             **{name: self._totals[name] for name in names},
             "wait_seconds": self._processes.wait_seconds,
-            "recycles": self._processes.num_recycled,
             "server_restarts": self._processes.num_server_starts - 1,
             **{f"lost_{reason}": self._lost[reason] for reason in ("timeout", "crashed", "exited", "protocol")},
         }
@@ -181,19 +177,20 @@ class World:
         """
         self._pool._totals["executions"] += 1
         reply = await self._call("execute_seconds", self._pool._kill_timeout_s, command="execute", code=code)
-        return Observation(reply["output"], reply["completed"], reply["api_calls"])
+        with self._watched("execute_seconds"):
+            return _observation(reply, self._pool._max_output_chars)
 
     async def close(self) -> None:
         """Save the final state and give the process back. Raises WorkerLost, also when the world was lost before."""
         await self._call("close_seconds", CLOSE_TIMEOUT_S, command="close")
         with self._watched("close_seconds"):
             await self._process.server.collect(self._process, *self._names)
-        self._release(reusable=True)
+        self._release()
 
     def abandon(self) -> None:
         """Give the process back to be replaced, unless the world is closed or lost already."""
         if self.is_open:
-            self._release(reusable=False)
+            self._release()
 
     async def _call(self, timer: str, timeout_s: float, **request: Any) -> dict[str, Any]:
         if self._lost is not None:
@@ -211,7 +208,7 @@ class World:
         except WorkerLost as lost:
             self._pool._lost[lost.reason] += 1
             self._lost = lost
-            self._release(reusable=False)
+            self._release()
             raise
         except asyncio.CancelledError:
             self.abandon()  # an answer may still come; nobody must take it for the answer to his own question
@@ -219,7 +216,23 @@ class World:
         finally:
             self._pool._totals[timer] += time.monotonic() - started
 
-    def _release(self, *, reusable: bool) -> None:
+    def _release(self) -> None:
         assert self._process is not None
         process, self._process = self._process, None
-        self._pool._processes.release(process, reusable=reusable)
+        self._pool._processes.release(process)
+
+
+def _observation(reply: dict[str, Any], max_chars: int) -> Observation:
+    """Raises WorkerLost when a reply is none that our worker sends: agent code can get at the connection and forge one."""
+    output, completed, api_calls = reply.get("output"), reply.get("completed"), reply.get("api_calls")
+    texts = [output, *api_calls] if isinstance(api_calls, list) else [None]
+    if completed not in (True, False) or not all(isinstance(text, str) for text in texts):
+        raise WorkerLost("protocol", "an answer that is no observation")
+    # A line about what was cut, and one more character, come on top.
+    if any(len(text) > max_chars + 100 for text in texts) or sum(map(len, texts)) > 2 * max_chars + 200:
+        raise WorkerLost("protocol", "an answer that is too long")
+    try:
+        "".join(texts).encode()
+    except UnicodeEncodeError:
+        raise WorkerLost("protocol", "an answer that is no text") from None
+    return Observation(output, bool(completed), api_calls)

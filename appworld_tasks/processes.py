@@ -1,4 +1,4 @@
-"""Warm processes inside AppWorld's virtual environment, forked on demand, leased one at a time, replaced when lost."""
+"""Warm processes inside AppWorld's virtual environment, forked ahead of need, each used once."""
 
 from __future__ import annotations
 
@@ -52,14 +52,15 @@ class ForkedProcess:
         self.id = id
         self.pid: asyncio.Future[int] = loop.create_future()
         self.exited: asyncio.Future[WorkerLost] = loop.create_future()
-        self.num_descendants: asyncio.Future[int] = loop.create_future()
         self.outputs_problem: asyncio.Future[str] = loop.create_future()
-        self.num_uses = 0
         self._reader = reader
         self._writer = writer
 
     async def call(self, request: dict[str, Any], timeout_s: float) -> dict[str, Any]:
-        """Send a request, return the reply. Raises WorkerLost; after that, or when cancelled, discard the process."""
+        """Send a request, return the reply. Raises WorkerLost; after that, or when cancelled, discard the process.
+
+        Agent code may write replies too: nothing may be expected of one but that it is an object.
+        """
         try:
             async with asyncio.timeout(timeout_s):
                 self._writer.write(json.dumps(request).encode() + b"\n")
@@ -75,10 +76,11 @@ class ForkedProcess:
         try:
             reply = json.loads(line)
             lost = reply.get("lost")
-        except (ValueError, AttributeError):
+        except (ValueError, AttributeError, RecursionError):
             raise WorkerLost("protocol", f"unreadable answer {line[:100]!r}") from None
         if lost is not None:
-            raise WorkerLost(str(lost), str(reply.get("detail")))
+            detail = str(reply.get("detail"))[:2000].encode("utf-8", "replace").decode()
+            raise WorkerLost(lost if lost in ("crashed", "exited") else "protocol", detail)
         return reply
 
     async def _how_it_ended(self) -> WorkerLost:
@@ -162,8 +164,6 @@ class ForkServer:
                 continue  # an answer about a process that has exited since the question
             if event["event"] == "forked":
                 process.pid.set_result(event["pid"])
-            elif event["event"] == "descendants":
-                process.num_descendants.set_result(event["count"])
             elif event["event"] == "collected":
                 process.outputs_problem.set_result(event["problem"])
             elif event["event"] == "exited":
@@ -211,13 +211,6 @@ class ForkServer:
             process.disconnect()
             raise WorkerLost("crashed", "the fork server does not fork")
         return process
-
-    async def has_descendants(self, process: ForkedProcess) -> bool:
-        """Whether agent code has left processes below this one; also true when that cannot be told."""
-        process.num_descendants = asyncio.get_running_loop().create_future()
-        self._send("count_descendants", process)
-        await _first_of(process.num_descendants, process.exited)
-        return not process.num_descendants.done() or process.num_descendants.result() > 0
 
     async def collect(self, process: ForkedProcess, experiment_name: str, task_id: str) -> None:
         """Bring the outputs of the process's closed world to where scorers look for them. Raises WorkerLost."""
@@ -269,10 +262,11 @@ async def _first_of(*futures: asyncio.Future[Any]) -> None:
 
 
 class ProcessPool:
-    """A fixed number of forked processes, each used by one at a time, first come first served.
+    """A fixed number of forked processes, first come first served.
 
-    An async context manager. A process is replaced, in the background, after `recycle_after` uses and whenever it is
-    released as not reusable; a fork server that died is started again.
+    An async context manager. A process that is released is killed, with all that it has started, and replaced in the
+    background: whatever agent code, or a replay of its calls, has left in it is gone. A fork server that died is
+    started again.
     """
 
     def __init__(
@@ -280,22 +274,19 @@ class ProcessPool:
         python: str | Path,
         root: Path,
         num_processes: int,
-        recycle_after: int,
         settings: dict[str, Any],
         max_line_bytes: int = 2**24,
     ) -> None:
-        if num_processes < 1 or recycle_after < 1:
-            raise ValueError(f"need at least 1 process and 1 use, not {num_processes} and {recycle_after}")
+        if num_processes < 1:
+            raise ValueError(f"need at least 1 process, not {num_processes}")
         self._server_arguments = (check_python(python), root, settings, max_line_bytes)
         self._server: ForkServer | None = None
         self._server_lock = asyncio.Lock()
         self._num_processes = num_processes
-        self._recycle_after = recycle_after
         # One item for each process that is not in use; for one that cannot be had, the error that says why.
         self._free: asyncio.Queue[ForkedProcess | Exception] = asyncio.Queue()
         self._background: set[asyncio.Task[None]] = set()
         self.wait_seconds = 0.0
-        self.num_recycled = 0
         self.num_server_starts = 0
 
     async def __aenter__(self) -> Self:
@@ -373,19 +364,8 @@ class ProcessPool:
                 break
             self._in_background(self._replace(process))  # it died while nobody used it
         self.wait_seconds += time.monotonic() - started
-        process.num_uses += 1
         return process
 
-    def release(self, process: ForkedProcess, *, reusable: bool) -> None:
-        """Give a process back. It is replaced unless it is known to be in order."""
-        if reusable and process.num_uses < self._recycle_after:
-            self._in_background(self._free_if_alone(process))
-        else:
-            self.num_recycled += reusable
-            self._in_background(self._replace(process))
-
-    async def _free_if_alone(self, process: ForkedProcess) -> None:
-        if await process.server.has_descendants(process):
-            await self._replace(process)
-        else:
-            self._free.put_nowait(process)
+    def release(self, process: ForkedProcess) -> None:
+        """Give a process back, to be replaced."""
+        self._in_background(self._replace(process))

@@ -13,7 +13,6 @@ from appworld_tasks.processes import EngineError, ForkedProcess, ProcessPool, Wo
 from appworld_tasks.roots import check_root, prepare_worker_root
 
 NUM_ATTEMPTS = 2
-RECYCLE_AFTER = 500  # scores of one process: AppWorld keeps a little of every database it has opened
 
 
 class ReplayDied(WorkerLost):
@@ -70,7 +69,7 @@ class Scorer:
         # Not below the worker root, where agent code can write.
         self._scratch = tempfile.TemporaryDirectory(prefix="scorer-")
         settings = {"role": "scorer", "scratch": self._scratch.name}
-        self._processes = ProcessPool(python, check_root(full_root), num_processes, RECYCLE_AFTER, settings)
+        self._processes = ProcessPool(python, check_root(full_root), num_processes, settings)
 
     async def __aenter__(self) -> Self:
         await self._processes.__aenter__()
@@ -98,14 +97,12 @@ class Scorer:
 
     @asynccontextmanager
     async def _process(self) -> AsyncIterator[ForkedProcess]:
-        """A process for the body alone, replaced when the body raises."""
+        """A process for the body alone."""
         process = await self._processes.acquire()
-        finished = False
         try:
             yield process
-            finished = True
         finally:
-            self._processes.release(process, reusable=finished)
+            self._processes.release(process)
 
     async def _by_diff(self, process: ForkedProcess, task_id: str, experiment_name: str) -> Score:
         request = {"command": "score", "task_id": task_id, "experiment_name": experiment_name}

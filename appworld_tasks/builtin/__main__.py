@@ -60,7 +60,9 @@ def _parser() -> argparse.ArgumentParser:
     help_text = "run and score solutions and wrong solutions on a population of their own"
     warmup = _add_command(commands, "demonstrations", help_text, _demonstrations)
     warmup.add_argument("--count", type=_natural, required=True, metavar="N", help="number of demonstrations")
-    help_text = "careful: documentation first, slips mended; brief: for a policy of a million parameters (default careful)"
+    help_text = (
+        "careful: documentation first, slips mended; brief: for a policy of a million parameters (default careful)"
+    )
     warmup.add_argument("--style", choices=("careful", "brief"), default="careful", help=help_text)
     help_text = "splits whose scenarios are demonstrated, never with their people or values (default train)"
     warmup.add_argument("--splits", nargs="+", choices=SPLITS, default=["train"], metavar="SPLIT", help=help_text)

@@ -100,7 +100,9 @@ def _problems(task: WrittenTask, settings: CheckSettings) -> tuple[list[str], st
             problems += [f"{variant} succeeds"] * (not failed)
         if variant == "solution":
             calls = _num_api_calls(settings.root, task.task_id)
-            problems += [f"num_api_calls is {draft.num_api_calls}, but {calls} were made"] * (calls != draft.num_api_calls)
+            problems += [f"num_api_calls is {draft.num_api_calls}, but {calls} were made"] * (
+                calls != draft.num_api_calls
+            )
         elif variant == "nothing":
             expected = {requirement for requirement, label in tests.items() if label == "no_op_fail"}
             problems += [f"doing nothing fails {sorted(failed)}, TESTS says {sorted(expected)}"] * (failed != expected)

@@ -53,6 +53,7 @@ class ForkServer:
         self.max_memory_bytes = max_memory_bytes
         self.pid = os.getpid()
         self.workers: dict[int, int] = {}  # pid -> id
+        self.connections: list[int] = []  # of workers that are still to be forked
 
     def run(self, protections: dict[str, str]) -> None:
         """Serve until the other side closes the control socket, or dies."""
@@ -63,7 +64,7 @@ class ForkServer:
         signal.signal(signal.SIGCHLD, lambda *_: None)
         self.woken = woken
         self.send({"event": "ready", "protections": protections})
-        buffer, sockets = b"", []
+        buffer = b""
         while True:
             readable, _, _ = select.select([self.control, woken], [], [])
             if woken in readable:
@@ -74,18 +75,19 @@ class ForkServer:
                 received, descriptors, _, _ = socket.recv_fds(self.control, 65536, 64)
                 if not received:
                     break
-                sockets += descriptors
+                self.connections += descriptors
                 *lines, buffer = (buffer + received).split(b"\n")
                 for line in lines:
                     request = json.loads(line)
                     command = getattr(self, request.pop("command"))
-                    command(**request, **({"descriptor": sockets.pop(0)} if command == self.fork else {}))
+                    command(**request)
 
     def send(self, message: dict[str, Any]) -> None:
         self.control.sendall(json.dumps(message).encode() + b"\n")
 
-    def fork(self, id: int, descriptor: int) -> None:
-        """Fork a worker that serves the socket `descriptor`."""
+    def fork(self, id: int) -> None:
+        """Fork a worker that serves the connection sent along."""
+        descriptor = self.connections.pop(0)
         if self.isolated:
             self.isolated.add_worker(id)
         pid = os.fork()
@@ -105,6 +107,8 @@ class ForkServer:
             self.control.close()
             self.woken.close()
             self.wakeup.close()
+            for connection in self.connections:
+                os.close(connection)
             null = os.open(os.devnull, os.O_RDWR)
             for standard in (0, 1, 2):
                 os.dup2(null, standard)
@@ -128,18 +132,6 @@ class ForkServer:
         for pid, worker_id in self.workers.items():
             if worker_id == id:
                 os.kill(pid, signal.SIGKILL)
-
-    def count_descendants(self, id: int) -> None:
-        """Report how many processes of agent code a worker still has."""
-        parents = parent_of_every_process()
-
-        def belongs(pid: int) -> bool:
-            while (pid := parents.get(pid, 0)) > 1:
-                if self.workers.get(pid) == id:
-                    return True
-            return False
-
-        self.send({"event": "descendants", "id": id, "count": sum(belongs(pid) for pid in parents)})
 
     def collect(self, id: int, experiment_name: str, task_id: str) -> None:
         """Bring the outputs of a worker's closed world out; report what is wrong with them."""

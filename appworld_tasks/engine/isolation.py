@@ -5,10 +5,8 @@ worker gets namespaces, folders to write in, a user and limits of its own before
 or a system that lets users make user namespaces; there all workers are the same user.
 """
 
-import contextlib
 import os
 import resource
-import shutil
 import sys
 from collections.abc import Callable
 
@@ -176,6 +174,9 @@ class Isolation:
             if self.is_root:
                 os.chown(folder, user, user)
             linux.mount(folder, target, None, linux.MS_BIND)
+        if self.is_root:  # others cannot unmount it, and none of it would go while this process holds it
+            for other in os.listdir(WORKERS):
+                linux.unmount(f"{WORKERS}/{other}")
         _mount_memory(WORKERS, "mode=000,size=4k,ro")
         os.chdir(self.worker_root)
         if self.is_root:
@@ -186,22 +187,12 @@ class Isolation:
             linux.drop_capabilities()
 
     def collect(self, id: int, experiment_name: str, task_id: str) -> None:
-        """Copy the outputs of a closed world to where the outside finds them, and delete all the worker has written.
+        """Copy the outputs of a closed world to where the outside finds them.
 
         Raises ValueError when there is anything but files and folders of reasonable number and size.
         """
-        folder = f"{WORKERS}/{id}"
         target = os.path.join(self.outputs, experiment_name, "tasks", task_id)
-        try:
-            copy_outputs(os.path.join(folder, "0"), (experiment_name, "tasks", task_id), target, MAX_FOLDER_BYTES)
-        finally:
-            for name in os.listdir(folder):
-                for entry in os.scandir(os.path.join(folder, name)):
-                    with contextlib.suppress(OSError):  # a process left by the episode may be deleting too
-                        if entry.is_dir(follow_symlinks=False):
-                            shutil.rmtree(entry.path, ignore_errors=True)
-                        else:
-                            os.unlink(entry.path)
+        copy_outputs(f"{WORKERS}/{id}/0", (experiment_name, "tasks", task_id), target, MAX_FOLDER_BYTES)
 
 
 def _show(path: str, source: str, *, read_only: bool) -> None:

@@ -2,7 +2,8 @@
 
 The log of calls was written by the process that ran agent code, so it may be forged, like everything that process has
 saved. It is used as data only: each call goes through the world's own API, with the authentication the agent sent, and
-so can do nothing that the agent could not have done honestly.
+so can do nothing that the agent could not have done honestly. AppWorld's server also has routes that are for no agent: the
+admin app moves money, others load and save databases anywhere, set the clock and the seed. The clean world has none of them.
 """
 
 import json
@@ -14,6 +15,7 @@ from typing import Any
 
 from appworld import AppWorld, evaluate_task
 from appworld.apps.model_lib import CachedDBHandler
+from appworld.common.utils import import_apis_module
 
 METHODS = ("get", "post", "put", "patch", "delete")
 MAX_FILE_BYTES = 64 * 2**20
@@ -33,13 +35,24 @@ class Replay:
         self.task_id = task_id
         self.folder = tempfile.mkdtemp(prefix="replay-", dir=scratch)  # an absolute path, as the experiment's name
         self.world = AppWorld(task_id, self.folder, load_ground_truth=False)
+        # By route, because one URL can be spelled in many ways.
+        routes = self.world.requester.client.app.router.routes
+        open_to_agents = {f"/{app}" for app in self.world.task.allowed_apps} - {"/admin"}
+        routes[:] = [route for route in routes if route.path in open_to_agents]
 
     def run(self, outputs: str) -> None:
         """Do the calls that were logged in an episode's outputs. Raises Unreplayable."""
         if not os.path.isdir(outputs):
             raise Unreplayable("its outputs are gone")
         requester = self.world.requester
-        for call in read_calls(os.path.join(outputs, "logs", "api_calls.jsonl")):
+        calls = read_calls(os.path.join(outputs, "logs", "api_calls.jsonl"))
+        supervisor = self.world.task.supervisor
+        others = {account_of(call) for call in calls} - {None, supervisor.email, supervisor.phone_number}
+        if others:  # but for accounts that the agent has signed up itself
+            others &= self.all_accounts()
+        for call in calls:
+            if account_of(call) in others:
+                continue
             requester.reset_request_count()
             try:
                 # The client is named because without it some methods go out to the network.
@@ -48,6 +61,12 @@ class Replay:
                 )
             except Exception:
                 continue  # the agent's code saw the same error and went on
+
+    def all_accounts(self) -> set[str]:
+        """Email addresses and phone numbers of all users of all apps."""
+        models = (getattr(self.world.models, app) for app in self.world.task.allowed_apps)
+        users = [user for app in models if hasattr(app, "User") for user in app.User.all()]
+        return {getattr(user, name) for user in users for name in ("email", "phone_number") if hasattr(user, name)}
 
     def differing_apps(self, outputs: str) -> list[str]:
         """Apps whose changes, as the live world has saved them, are not those of the replay. Raises Unreplayable."""
@@ -71,7 +90,7 @@ class Replay:
 
 
 def read_calls(path: str) -> list[dict[str, Any]]:
-    """The calls of a log, those of the admin app left out; none where there is no log. Raises Unreplayable."""
+    """The calls of a log; none where there is no log. Raises Unreplayable."""
     lines = read_regular_file(path).splitlines()
     if len(lines) > MAX_CALLS:
         raise Unreplayable(f"{len(lines)} API calls, more than {MAX_CALLS}")
@@ -84,9 +103,17 @@ def read_calls(path: str) -> list[dict[str, Any]]:
             well_formed = False
         if not well_formed or not call["url"].startswith("/"):
             raise Unreplayable("the log of API calls is damaged")
-        if not call["url"].startswith("/admin"):
-            calls.append(call)
+        calls.append(call)
     return calls
+
+
+def account_of(call: dict[str, Any]) -> str | None:
+    """Who the access token of a call says it is from. The key that signs tokens is no secret: agent code can make them."""
+    try:
+        payload = import_apis_module("spotify").logging_manager._get_payload(call["data"]["access_token"])
+        return payload["sub"].partition("+")[2]
+    except Exception:
+        return None  # none, or one that no app accepts
 
 
 def read_folder(path: str) -> dict[str, bytes]:

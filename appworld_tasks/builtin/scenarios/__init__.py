@@ -23,7 +23,7 @@ def load(name: str) -> ModuleType:
 def of_split(split: str) -> list[str]:
     """Names of the scenarios of one split, difficulties taking turns so that any first few are a fair choice."""
     by_difficulty = {
-        difficulty: [n for n, s in load_all().items() if s.SPLIT == split and s.DIFFICULTY == difficulty]
+        difficulty: [n for n, s in load_all().items() if split == s.SPLIT and difficulty == s.DIFFICULTY]
         for difficulty in (1, 2, 3)
     }
     longest = max(map(len, by_difficulty.values()))

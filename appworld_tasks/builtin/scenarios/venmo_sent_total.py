@@ -18,7 +18,10 @@ def set_up(stage: Stage) -> Draft:
     receivers.append(person)  # on the second page, so that one page is never enough
     amounts = [stage.rng.randrange(4, 90) for _ in receivers]
     me = stage.supervisor
-    sent = [(me, receiver, n, stage.ago(hours=90 - i)) for i, (receiver, n) in enumerate(zip(receivers, amounts))]
+    sent = [
+        (me, receiver, n, stage.ago(hours=90 - i))
+        for i, (receiver, n) in enumerate(zip(receivers, amounts, strict=True))
+    ]
     # The person has also paid back a little, which does not count.
     venmo.add_payments(stage, [*sent, (person, me, stage.rng.randrange(4, 90), stage.ago(hours=1))])
 
@@ -30,7 +33,7 @@ def set_up(stage: Stage) -> Draft:
     return Draft(
         instruction=f"How many dollars have I sent to {person.first_name} on Venmo in total?",
         given={"first_name": person.first_name},
-        answer=sum(n for receiver, n in zip(receivers, amounts) if receiver == person),
+        answer=sum(n for receiver, n in zip(receivers, amounts, strict=True) if receiver == person),
         num_api_calls=3 + PAGES + 1,
         solution=[opening, lines(fetch, add_up, "print(n)"), submit("n")],
         wrong={
