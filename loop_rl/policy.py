@@ -17,12 +17,10 @@ from typing import Any, Self
 
 import aiohttp
 
+from loop_rl.http_client import RequestFailed, fetch
 from loop_rl.run_dir import RunDir
 from loop_rl.server import BASE_MODEL
 
-_NUM_ATTEMPTS = 3
-_RETRY_WAIT_S = 0.5
-_CONNECT_TIMEOUT_S = 10.0
 _GENERATE_TIMEOUT_S = 600.0
 _LOAD_TIMEOUT_S = 120.0
 _NUM_VERSIONS_KEPT = 2
@@ -152,31 +150,12 @@ class PolicyClient:
         return await self._request("GET", server, path, _LOAD_TIMEOUT_S, None)
 
     async def _request(
-        self, method: str, server: _Server, path: str, timeout_s: float, request: dict[str, Any] | None
+        self, method: str, server: _Server, path: str, timeout_s: float, body: dict[str, Any] | None
     ) -> str:
-        """Body of the answer.
-
-        A request that failed is sent again: sampling it twice costs time, nothing else. One that got no answer in all
-        its time is not, as that server hangs.
-        """
-        timeout = aiohttp.ClientTimeout(total=timeout_s, sock_connect=_CONNECT_TIMEOUT_S)
-        for attempt in range(1, _NUM_ATTEMPTS + 1):
-            try:
-                async with self._session.request(method, server.url + path, json=request, timeout=timeout) as reply:
-                    body = await reply.text()
-                if reply.status == 200:
-                    return body
-                problem = f"answers {path} with status {reply.status}: {body.strip()[:300]}"
-                if reply.status < 500:
-                    break  # the request is at fault, and would be again
-            except aiohttp.ClientError as error:
-                problem = f"does not answer ({error or type(error).__name__})"
-            except TimeoutError:
-                problem = f"has not answered {path} within {timeout_s:.0f} s"
-                break
-            if attempt < _NUM_ATTEMPTS:
-                await asyncio.sleep(_RETRY_WAIT_S * attempt)
-        raise PolicyError(f"vLLM server {server.url} {problem}; see {self._logs}/vllm-*.log")
+        try:
+            return await fetch(self._session, method, server.url, path, timeout_s, body)
+        except RequestFailed as failed:
+            raise PolicyError(f"vLLM server {server.url} {failed}; see {self._logs}/vllm-*.log") from None
 
 
 class PolicyDirectory:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from loop_rl.inspection.behaviour import ROWS, Behaviour, count_behaviour, failures
+from loop_rl.behaviour import ROWS, Behaviour, count_behaviour, failures
 from loop_rl.rollout import Turn
 
 FAILED = "Execution failed. Traceback:\nException: Response status code is 422"

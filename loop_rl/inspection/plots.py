@@ -14,7 +14,7 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from loop_rl.inspection.behaviour import ROWS, Behaviour
+from loop_rl.behaviour import ROWS, Behaviour
 from loop_rl.inspection.inert import inert
 from loop_rl.inspection.run_data import BINS, RunData, Tally
 from loop_rl.timeline import Span

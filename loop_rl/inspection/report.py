@@ -25,10 +25,10 @@ from plotly.offline import get_plotlyjs
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from loop_rl.behaviour import ROWS, Row
 from loop_rl.command import run_command
 from loop_rl.config import ConfigError
 from loop_rl.inspection import plots
-from loop_rl.inspection.behaviour import ROWS, Row
 from loop_rl.inspection.inert import inert
 from loop_rl.inspection.run_data import EvaluationData, RunData, Tally, read_run, rollout_files
 from loop_rl.run_dir import RunDir, write_atomically

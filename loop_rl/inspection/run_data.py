@@ -13,8 +13,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from loop_rl.behaviour import Behaviour, count_behaviour, failures
 from loop_rl.config import Config, ConfigError
-from loop_rl.inspection.behaviour import Behaviour, count_behaviour, failures
 from loop_rl.metrics import read_metrics
 from loop_rl.rollout import SCHEMA_VERSION
 from loop_rl.run_dir import RunDir
