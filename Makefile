@@ -13,7 +13,7 @@ ifneq ($(NODES),1)
 $(error NODES=$(NODES): this version trains on one node; leave NODES out)
 endif
 
-.PHONY: help setup tasks train eval report view export replay play doctor test lint docs bench tiny-model lock
+.PHONY: help setup tasks tasks-check train eval report view export replay play doctor test lint docs bench tiny-model lock
 
 help:  ## list the targets
 	@awk -F'##' '/^[a-z-]+:.*##/ {split($$1, t, ":"); printf "  make %-12s %s\n", t[1], $$2} \
@@ -26,6 +26,11 @@ setup:  ## make both virtual environments (train, eval and test do this themselv
 tasks: setup  ## generate the built-in task pack
 #: make tasks
 	@.venv-appworld/bin/python -m appworld_tasks.builtin generate --root $(TASKS_ROOT) --replace
+
+tasks-check: setup  ## try every scenario of the built-in pack: solutions, wrong solutions, AppWorld's own verification
+#: make tasks-check
+#: make tasks-check ARGS="--scenario note_pay --show"
+	@.venv-appworld/bin/python -m appworld_tasks.builtin check --root build/tasks-check $(ARGS)
 
 train: tasks  ## train; goes on where a run of that name stopped
 #: make train CONFIG=configs/tiny.yaml ARGS="name=my-run seed=1 trainer.num_iterations=30"

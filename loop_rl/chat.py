@@ -201,13 +201,14 @@ def demonstration_tokens(
     """Tokens of a demonstrated episode and the mask of its actions, exactly as an agent would have produced it.
 
     Args:
-        turns: (code, REPL output) of each turn; the last output is not part of the episode, as the agent never saw it.
+        turns: (what the agent wrote, REPL output) of each turn; the last output is not part of the episode, as the agent
+            never saw it.
     """
     chat = Chat(tokenizer, prompt_style, max_observation_tokens)
     ids = chat.first_turn(task)
     mask = [False] * len(ids)
-    for index, (code, output) in enumerate(turns):
-        action = [*chat.encode(f"```python\n{code}\n```"), chat.end_of_turn_id]
+    for index, (text, output) in enumerate(turns):
+        action = [*chat.encode(text), chat.end_of_turn_id]
         ids += action
         mask += [True] * len(action)
         if index < len(turns) - 1:

@@ -3,7 +3,7 @@
     python -m loop_rl.warmup --demonstrations demonstrations.jsonl --out models/tiny
 
 Trains a byte-level BPE tokenizer and then, by plain supervised learning on one process, the model. The demonstrations
-are of mixed quality on purpose (the share that solves its task is what `--flawed-fraction` of the generator leaves): the
+are of mixed quality on purpose (the share that solves its task is what `--wrong-fraction` of the generator leaves): the
 policy imitates careless agents as often as careful ones, so reinforcement learning has something to prefer. Run
 `launch/tiny_model.sh` for the whole recipe. Left out of the textbook version: validation-based early stopping (the
 figure that matters is the success rate of real episodes, which `loop_rl.evaluate` measures) and dropout (every
@@ -49,7 +49,7 @@ def build_tokenizer(texts: list[str], vocab_size: int, max_length: int) -> PreTr
         vocab_size=vocab_size,
         special_tokens=[AddedToken(token, special=True) for token in special],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        min_frequency=max(2, len(texts) // 25),  # pieces of names are of no use
+        min_frequency=max(2, len(texts) // 60),  # pieces of names are of no use
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
@@ -136,10 +136,16 @@ def fit(model: Qwen2ForCausalLM, examples: list, args: argparse.Namespace, pad_i
     return sum(losses[-len(losses) // args.epochs :]) / (len(losses) // args.epochs)
 
 
+def action_text(turn: dict) -> str:
+    """A demonstrated turn as the agent writes it."""
+    thought = turn["thought"] and turn["thought"] + "\n"
+    return f"{thought}```python\n{turn['code']}\n```"
+
+
 def encode(demonstration: dict, tokenizer: PreTrainedTokenizerFast, max_observation_tokens: int):
     """Token ids and action mask of one demonstration."""
     task = SimpleNamespace(**{key: demonstration[key] for key in ("instruction", "supervisor", "datetime")})
-    turns = [(turn["code"], turn["output"]) for turn in demonstration["turns"]]
+    turns = [(action_text(turn), turn["output"]) for turn in demonstration["turns"]]
     return demonstration_tokens(tokenizer, "compact", task, turns, max_observation_tokens)
 
 
@@ -169,7 +175,7 @@ def main() -> int:
     texts = [
         "system\nuser\n"
         + d["instruction"]
-        + "".join(f"\nassistant\n```python\n{turn['code']}\n```\nuser\n{turn['output']}\n" for turn in d["turns"])
+        + "".join(f"\nassistant\n{action_text(turn)}\nuser\n{turn['output']}\n" for turn in d["turns"])
         for d in demonstrations
     ]
     tokenizer = build_tokenizer(texts, args.vocab_size, args.max_tokens)

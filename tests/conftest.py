@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 
 REPO = Path(__file__).resolve().parent.parent
-TEST_PACK = ["--seed", "0", "--people", "12", "--train-scenarios", "4", "--dev-scenarios", "2"]
-TEST_PACK += ["--test-normal-scenarios", "2", "--test-challenge-scenarios", "1"]
+TEST_PACK = ["--seed", "0", "--people", "12", "--tasks", "12", "6", "6", "3"]
 
 
 @pytest.fixture(scope="session")
@@ -26,7 +25,7 @@ def appworld_python() -> Path:
 
 @pytest.fixture(scope="session")
 def appworld_root(appworld_python: Path) -> Path:
-    """A full root with a small built-in pack: 4 train, 2 dev, 2 test_normal and 1 test_challenge scenarios."""
+    """A full root with a small built-in pack: 12 train, 6 dev, 6 test_normal and 3 test_challenge tasks."""
     root = REPO / ".appworld" / "test-pack"
     root.mkdir(parents=True, exist_ok=True)
     with open(root.with_suffix(".lock"), "w") as lock:  # several test processes may want it at once

@@ -143,10 +143,8 @@ def test_a_demonstration_has_the_tokens_of_an_episode_and_marks_its_actions():
     tokenizer, task = TOKENIZERS["chatml"], make_task()
     chat = Chat(tokenizer, "compact", 40)
     outputs = ["1\n", "y " * 500, "never seen"]
-    ids, mask = demonstration_tokens(
-        tokenizer, "compact", task, [("print(1)", outputs[0]), ("y()", outputs[1]), ("z", outputs[2])], 40
-    )
     actions = [f"```python\n{code}\n```" for code in ("print(1)", "y()", "z")]
+    ids, mask = demonstration_tokens(tokenizer, "compact", task, list(zip(actions, outputs, strict=True)), 40)
     expected = play(chat, task, list(zip(actions[:2], outputs[:2], strict=True)), [True, True])
     expected += [*chat.encode(actions[2]), chat.end_of_turn_id]
     assert ids == expected

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from solutions import solution_code
 
 from appworld_tasks.splits import load_split
 from loop_rl.chat import Chat, extract_code
@@ -17,36 +18,18 @@ from loop_rl.config import dump_config, load_config
 from loop_rl.inspection.play import Person
 
 REPO = Path(__file__).resolve().parent.parent
-TASK = "dev-002-note-lookup_1"
 LOOK = """\
 print('\\x1b]0;owned\\x07')
-w = [x.strip(".,?") for x in apis.supervisor.show_active_task()["instruction"].split()]
-me = apis.supervisor.show_profile()
 .
 """
-LOG_IN = """\
-I log in.
-```python
-pw = {a["account_name"]: a["password"] for a in apis.supervisor.show_account_passwords()}
-token = apis.simple_note.login(username=me["email"], password=pw["simple_note"])["access_token"]
-```
-.
-"""
-READ = """\
-note = apis.simple_note.search_notes(query=w[3] + " " + w[4], access_token=token)[0]
-text = apis.simple_note.show_note(note_id=note["note_id"], access_token=token)["content"]
-.
-"""
-ANSWER = """\
-n = [l.split(": ")[1] for l in text.splitlines() if l.startswith(w[10] + ": ")][0]
-apis.supervisor.complete_task(answer=n)
-"""  # the end of the input ends the turn, as Ctrl-D does
+TOO_LONG = f"x = {list(range(400))}\n.\n"
 
 
 @pytest.fixture(scope="module")
 def config_file(appworld_root, tmp_path_factory):
     path = tmp_path_factory.mktemp("play") / "config.yaml"
-    path.write_text(dump_config(load_config(REPO / "configs" / "tiny.yaml", [f"tasks.root={appworld_root}"])))
+    overrides = [f"tasks.root={appworld_root}", "agent.max_new_tokens=700"]  # room for a whole solution in one turn
+    path.write_text(dump_config(load_config(REPO / "configs" / "tiny.yaml", overrides)))
     return path
 
 
@@ -57,16 +40,16 @@ def start(*arguments: str | Path) -> subprocess.Popen:
 
 
 def test_a_real_solution_scores_one(config_file, appworld_root):
-    too_long = f"x = {list(range(200))}\n.\n"
-    with start("--config", config_file, "--task", TASK) as process:
-        output, errors = process.communicate(too_long + LOOK + LOG_IN + READ + ANSWER, timeout=120)
+    task = load_split(appworld_root, "dev")[0]
+    solution = solution_code(appworld_root, task.task_id)  # the end of the input ends the turn, as Ctrl-D does
+    with start("--config", config_file, "--task", task.task_id) as process:
+        output, errors = process.communicate(TOO_LONG + LOOK + solution, timeout=120)
     assert process.returncode == 0, errors
-    (task,) = [task for task in load_split(appworld_root, "dev") if task.task_id == TASK]
     assert output.count(task.instruction) == 1  # each turn shows what is new, and no more
-    assert output.count("<|im_start|>assistant") == 4
-    assert "the agent has 128 in this turn; write it again" in output
+    assert output.count("<|im_start|>assistant") == 2
+    assert "the agent has 700 in this turn; write it again" in output
     assert "\\x1b]0;owned\\x07" in output and "\x1b" not in output
-    assert "score 1.000, ended by completed, 4 turns" in output
+    assert "score 1.000, ended by completed, 2 turns" in output
     assert "│ yes " in output and "│ no  " not in output
 
 
@@ -93,7 +76,7 @@ def test_what_is_typed_becomes_an_action_as_the_policy_writes_it(monkeypatch, tm
 
 
 def test_ctrl_c_leaves_at_once_and_closes_the_world(config_file, appworld_root):
-    with start("--config", config_file, "--task", TASK) as process:
+    with start("--config", config_file, "--task", load_split(appworld_root, "dev")[0].task_id) as process:
         while "<|im_start|>assistant" not in process.stdout.readline():
             assert process.poll() is None
         time.sleep(0.3)  # it reads standard input now, which stays open
@@ -106,11 +89,13 @@ def test_ctrl_c_leaves_at_once_and_closes_the_world(config_file, appworld_root):
     assert not list(outputs.glob(f"play-{process.pid}"))
 
 
-def test_without_a_task_some_are_listed_and_an_unknown_one_is_refused(config_file):
+def test_without_a_task_some_are_listed_and_an_unknown_one_is_refused(config_file, appworld_root):
+    task = load_split(appworld_root, "dev")[0]
     with start("--config", config_file) as process:
         output, _ = process.communicate(timeout=60)
-    assert process.returncode == 0 and "dev (6 tasks)" in output and f"  {TASK}  In my note" in output
-    with start("--config", config_file, "--task", "dev-002-note-lookup") as process:
+    assert process.returncode == 0 and "dev (6 tasks)" in output
+    assert f"  {task.task_id}  {task.instruction[:20]}" in output
+    with start("--config", config_file, "--task", task.scenario_id) as process:
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 1 and errors.count("\n") == 1
-    assert "no task 'dev-002-note-lookup' in any split; the nearest are dev-002-note-lookup_" in errors
+    assert f"no task '{task.scenario_id}' in any split; the nearest are {task.scenario_id}_" in errors

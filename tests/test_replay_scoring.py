@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
+from solutions import solution_code
 
 from appworld_tasks.environment import AppWorldEnvironment
 from appworld_tasks.scoring import Score, Scorer
@@ -44,11 +45,6 @@ def tasks(appworld_root: Path) -> list[TaskInfo]:
     return [task for split in ("train", "dev", "test_normal") for task in load_split(appworld_root, split)]
 
 
-def solution(root: Path, task: TaskInfo) -> str:
-    code = (root / "data/tasks" / task.task_id / "ground_truth/compiled_solution.py").read_text()
-    return f"{code}\nsolution(apis, requester)"
-
-
 async def play(
     environment: AppWorldEnvironment, task: TaskInfo, name: str, *codes: str, diff: Scorer | None = None
 ) -> tuple[Score, Score | None, list[str]]:
@@ -64,7 +60,7 @@ def test_honest_episodes_score_the_same_either_way(
 ) -> None:
     rewards = []
     for number, task in enumerate(tasks):
-        solved = solution(appworld_root, task)
+        solved = solution_code(appworld_root, task.task_id)
         half_done = solved.replace("apis.supervisor.complete_task", "str")
         wrong = "try:\n    apis.spotify.login(username='nobody', password='x')\nexcept Exception:\n    pass\n" + DONE
         for kind, codes in {"solved": [solved], "half": [half_done], "wrong": [wrong], "idle": []}.items():
@@ -126,7 +122,7 @@ print(apis.admin.credit_to_card(card_number=card.card_number, amount=1000))
 def test_a_forged_log_never_gains(
     run: Run, environment: AppWorldEnvironment, tasks: list[TaskInfo], appworld_root: Path, name: str, cheat: str
 ) -> None:
-    honest = solution(appworld_root, tasks[0])
+    honest = solution_code(appworld_root, tasks[0].task_id)
     score, _, _ = run(play(environment, tasks[0], f"forged-{name}", honest, cheat))
     # A call that changes nothing is no crime; all others cost the reward that the honest part had earned.
     assert score.reward == (1.0 if name == "added-call" else 0.0)
@@ -143,7 +139,7 @@ def test_damaged_outputs_never_gain_and_never_hang(
     async def episode() -> Score:
         name = f"damaged-{what}-{file.partition('/')[0]}"
         async with environment.episode(tasks[0], name, keep_outputs=False) as episode:
-            await episode.execute(solution(appworld_root, tasks[0]))
+            await episode.execute(solution_code(appworld_root, tasks[0].task_id))
             await episode._world.close()  # as agent code could do it after the last save
             path = environment.pool.worker_root / "experiments/outputs" / name / "tasks" / tasks[0].task_id / file
             path.unlink()

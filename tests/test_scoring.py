@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
+from solutions import solution_code
 
 from appworld_tasks.environment import AppWorldEnvironment
 from appworld_tasks.goal_completion import goal_completion, scenario_goal_completion, task_goal_completion
@@ -38,11 +39,6 @@ def tasks(appworld_root: Path) -> list[TaskInfo]:
     return load_split(appworld_root, "train")
 
 
-def solution(root: Path, task: TaskInfo) -> str:
-    code = (root / "data/tasks" / task.task_id / "ground_truth/compiled_solution.py").read_text()
-    return f"{code}\nsolution(apis, requester)"
-
-
 async def play(environment: AppWorldEnvironment, task: TaskInfo, name: str, keep: bool, *codes: str) -> Score:
     async with environment.episode(task, name, keep) as episode:
         for code in codes:
@@ -58,7 +54,7 @@ def test_solution_scores_one_and_doing_nothing_less(
     run: Run, environment: AppWorldEnvironment, tasks: list[TaskInfo], appworld_root: Path
 ) -> None:
     task = tasks[0]
-    solved = run(play(environment, task, "a", False, solution(appworld_root, task)))
+    solved = run(play(environment, task, "a", False, solution_code(appworld_root, task.task_id)))
     assert (solved.reward, solved.success, solved.failures) == (1.0, True, ())
     # The same task again in the same scorer process: nothing of the first may be left.
     idle = run(play(environment, task, "b", False))
@@ -75,11 +71,11 @@ def test_whole_split_agrees_with_appworld_evaluate(
             return await play(environment, task, "split", True)
         if number == 4:  # solved, and then lost: counts as not solved
             async with environment.episode(task, "split", True) as episode:
-                await episode.execute(solution(appworld_root, task))
+                await episode.execute(solution_code(appworld_root, task.task_id))
                 with pytest.raises(WorkerLost):
                     await episode.execute("raise KeyboardInterrupt")
                 return await episode.score()
-        return await play(environment, task, "split", True, solution(appworld_root, task))
+        return await play(environment, task, "split", True, solution_code(appworld_root, task.task_id))
 
     async def split() -> list[Score]:
         return await asyncio.gather(*(episode(number, task) for number, task in enumerate(tasks)))
