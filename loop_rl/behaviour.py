@@ -21,7 +21,8 @@ _PLACEHOLDER = re.compile(r"dummy", re.IGNORECASE)
 _API = re.compile(r"\bapis\.(\w+)\.(\w+)[ \t]*\(")
 _COMPLETE_TASK = ("supervisor", "complete_task")
 _FAILED = "Execution failed"  # how AppWorld's REPL begins the report of an exception
-_SHOW_API_DOC = "GET /api_docs/api_doc "
+SHOW_API_DOC = "GET /api_docs/api_doc "
+"""How `Turn.api_calls` begins a call of show_api_doc."""
 
 
 class TextTurn(Protocol):
@@ -128,7 +129,7 @@ def count_behaviour(turns: Sequence[TextTurn], end_reason: str, num_action_token
         completed=int(end_reason == EndReason.COMPLETED),
         turns=len(turns),
         action_tokens=num_action_tokens,
-        doc_calls=sum(call.startswith(_SHOW_API_DOC) for turn in turns for call in turn.api_calls),
+        doc_calls=sum(call.startswith(SHOW_API_DOC) for turn in turns for call in turn.api_calls),
         multi_block_turns=sum(len(_BLOCK_OPENS.findall(text)) > 1 for text in texts),
         failed_calls=len(failed),
         given_up=len(given_up),
@@ -149,15 +150,16 @@ def failures(turns: Sequence[TextTurn]) -> tuple[list[int], list[int]]:
     """
     failed, given_up = [], []
     for index, (turn, following) in enumerate(pairwise(turns)):
-        tried = _apis(turn.code) - {_COMPLETE_TASK}
+        tried = apis_in(turn.code) - {_COMPLETE_TASK}
         if not tried or not turn.observation.startswith(_FAILED):
             continue
         failed.append(index)
-        called = _apis(following.code)
+        called = apis_in(following.code)
         if (not following.code or _COMPLETE_TASK in called) and not called & tried:
             given_up.append(index)
     return failed, given_up
 
 
-def _apis(code: str) -> set[tuple[str, str]]:
+def apis_in(code: str) -> set[tuple[str, str]]:
+    """(app, API) of every `apis.app.api(` in the code, run or not."""
     return set(_API.findall(code))

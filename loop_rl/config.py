@@ -161,6 +161,9 @@ class EvaluationConfig(Section):
     """Held-out split evaluated before the first and after the last iteration."""
     temperature: float = Field(1.0, ge=0)
     """Sampling temperature of evaluation episodes; 0 is greedy."""
+    endpoint: str = Field("", pattern=r"^(https?://.+)?$")
+    """Base URL, with `/v1`, of an OpenAI-compatible endpoint to evaluate instead of a model of ours; `model.path` is then
+    the name that it knows. Refused in training: an endpoint gives no token ids."""
 
 
 class TrackingConfig(Section):

@@ -1,19 +1,27 @@
-"""Evaluation: TGC and SGC of one policy version on one split.
+"""Evaluation: TGC and SGC on one split, of a run's policy version, of any model, or of any OpenAI-compatible endpoint.
 
     python -m loop_rl.evaluate --run-dir runs/tiny                                      # newest version, the run's split
     python -m loop_rl.evaluate --run-dir runs/tiny --version 0 --split test_challenge
+    python -m loop_rl.evaluate --config configs/evaluate.yaml --model Qwen/Qwen2.5-7B-Instruct --split dev
+    python -m loop_rl.evaluate --config configs/evaluate.yaml --model gpt-x --endpoint https://host/v1 name=gpt-x
+
+The first two read and write the run. The others make a run of their own, `runs/eval-<model>` if no name= is given, which has
+nothing but evaluations of policy version 0; the last asks an endpoint, with the key in OPENAI_API_KEY.
 
 Every task of the split is tried once. AppWorld's own experiment folders are left behind, so that
-`appworld evaluate <experiment> <split> --root <tasks.root>` prints the same numbers. Episodes are written as they
-finish; an interrupted evaluation goes on with those that are missing.
+`appworld evaluate <experiment> <split> --root <tasks.root>` prints the same numbers, and `appworld pack` packs them for the
+leaderboard. Episodes are written as they finish; an interrupted evaluation goes on with those that are missing.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from rich.console import Console
@@ -22,71 +30,97 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from appworld_tasks.goal_completion import goal_completion
 from appworld_tasks.pool import EngineError
 from appworld_tasks.scoring import ScoringError
-from appworld_tasks.splits import TaskInfo, load_split
+from appworld_tasks.splits import TEST_SPLITS, TaskInfo, load_split
 from loop_rl.agent import EpisodeSettings, Job, collect
+from loop_rl.behaviour import Behaviour, count_behaviour
 from loop_rl.chat import Chat
 from loop_rl.command import run_async, run_command
-from loop_rl.config import Config, ConfigError
+from loop_rl.config import Config, ConfigError, load_config
+from loop_rl.endpoint import Endpoint, MessageChat, Usage, stored
 from loop_rl.environment import make_environment
+from loop_rl.failures import Evidence, count_causes, failed_tests
 from loop_rl.policy import PolicyClient, PolicyError
-from loop_rl.preflight import check_inputs
+from loop_rl.preflight import check_evaluation_inputs
 from loop_rl.processes import die_with_parent
-from loop_rl.rollout import Rollout, read_rollouts, write_rollouts
+from loop_rl.rollout import EndReason, Rollout, read_rollouts, write_rollouts
 from loop_rl.run_dir import RunDir, write_atomically
 from loop_rl.server import ServerFailed, VllmServer
-from loop_rl.tables import evaluation_table
+from loop_rl.tables import behaviour_table, evaluation_table, failed_tests_table, failures_table, summary
 
 console = Console(highlight=False, soft_wrap=True)
 
 
 def experiment_name(config: Config, version: int, split: str) -> str:
-    """Name of the AppWorld experiment that an evaluation leaves behind."""
-    return f"{config.name}-v{version:06d}-{split}"
+    """Name of the AppWorld experiment that an evaluation leaves behind, of the form that `appworld pack` asks for."""
+    name = re.sub(r"[^a-z0-9_-]", "-", config.name.lower())
+    return f"{name}-v{version:06d}_{split}"
 
 
 async def evaluate(run: RunDir, config: Config, version: int, split: str, urls: list[str]) -> dict:
     """Run what is missing of an evaluation, write its rollouts and figures, and return the figures.
 
+    urls: of vLLM servers; empty with `evaluation.endpoint`.
+
     Raises:
-        PolicyError: no vLLM server answers.
+        PolicyError: no vLLM server or no endpoint answers.
         ScoringError: an episode cannot be scored.
     """
     tasks = load_split(config.tasks.root, split)
     pieces = run.eval_rollouts / f".v{version:06d}-{split}"
     done = {path.stem for path in pieces.glob("*.parquet")}
     jobs = [_job(config, version, split, index, task) for index, task in enumerate(tasks) if task.task_id not in done]
-    chat = Chat.from_pretrained(config.model.path, config.agent)
     settings = EpisodeSettings.evaluation(config.agent, config.evaluation.temperature, version)
+    if config.evaluation.endpoint:
+        chat = MessageChat(config.agent)
+        client = Endpoint(config.evaluation.endpoint, config.model.path)
+    else:
+        chat = Chat.from_pretrained(config.model.path, config.agent)
+        client = PolicyClient(urls, chat.end_of_turn_id, logs=str(run.logs))
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as progress:
         bar = progress.add_task(f"evaluating version {version} on {split}", total=len(tasks), completed=len(done))
 
         def on_finished(rollout: Rollout) -> None:
+            if config.evaluation.endpoint:
+                rollout, usage = stored(rollout)
+                write_atomically(pieces / f"{rollout.task_id}.usage.json", json.dumps(asdict(usage)))
             write_rollouts(pieces / f"{rollout.task_id}.parquet", [rollout])
             progress.update(bar, advance=1)
 
-        async with (
-            make_environment(config.tasks) as environment,
-            PolicyClient(urls, chat.end_of_turn_id, logs=str(run.logs)) as policy,
-        ):
+        async with make_environment(config.tasks) as environment, client as policy:
             if version:
                 await policy.load_version(version, run.adapter(version))
             num_concurrent = config.tasks.num_workers
             await collect(jobs, environment, policy, chat, settings, num_concurrent, on_finished, keep_outputs=True)
 
     rollouts = [read_rollouts(pieces / f"{task.task_id}.parquet")[0] for task in tasks]
+    usages = [_usage(pieces, rollout) for rollout in rollouts]
     write_rollouts(run.evaluation_file(version, split).with_suffix(".parquet"), rollouts)
-    figures = describe(tasks, rollouts) | {"experiment": experiment_name(config, version, split)}
+    figures = describe(tasks, rollouts, usages, Evidence.of_root(config.tasks.root))
+    figures["experiment"] = experiment_name(config, version, split)
     write_atomically(run.evaluation_file(version, split), json.dumps(figures, indent=1))
-    for piece in pieces.glob("*.parquet"):
+    for piece in pieces.iterdir():
         piece.unlink()
     pieces.rmdir()
     return figures
 
 
-def describe(tasks: list[TaskInfo], rollouts: list[Rollout]) -> dict:
-    """TGC and SGC as fractions with 95% intervals, overall ("all") and by difficulty; return; how episodes ended."""
+def _usage(pieces: Path, rollout: Rollout) -> Usage:
+    """As an endpoint has counted, or else by the rollout's own tokens."""
+    file = pieces / f"{rollout.task_id}.usage.json"
+    return (
+        Usage(**json.loads(file.read_text())) if file.exists() else Usage(rollout.num_action_tokens, rollout.num_tokens)
+    )
+
+
+def describe(
+    tasks: Sequence[TaskInfo], rollouts: Sequence[Rollout], usages: Sequence[Usage], evidence: Evidence
+) -> dict:
+    """All figures of an evaluation, as they are stored; docs/metrics.md explains them.
+
+    tasks, rollouts, usages: one of each task, in the same order.
+    """
     successes = {rollout.task_id: rollout.success for rollout in rollouts}
     completion = goal_completion(successes, {task.task_id: task.difficulty for task in tasks})
     figures: dict = {"TGC": {}, "SGC": {}}
@@ -95,7 +129,19 @@ def describe(tasks: list[TaskInfo], rollouts: list[Rollout]) -> dict:
             interval = {"value": figure.value, "low": figure.low, "high": figure.high}
             figures[name][level] = interval | {"num": figure.num}
     figures["return"] = sum(rollout.reward for rollout in rollouts) / len(rollouts)
-    figures["end_reasons"] = dict(Counter(rollout.end_reason for rollout in rollouts))
+    figures["num_tasks"] = len(rollouts)
+    figures["num_failed"] = sum(not rollout.success for rollout in rollouts)
+    figures["turns_per_task"] = sum(len(rollout.turns) for rollout in rollouts) / len(rollouts)
+    figures["action_tokens_per_task"] = sum(usage.action_tokens for usage in usages) / len(rollouts)
+    figures["tokens_per_task"] = sum(usage.tokens for usage in usages) / len(rollouts)
+    figures["end_reasons"] = dict(Counter(rollout.end_reason for rollout in rollouts).most_common())
+    figures["num_tampered"] = figures["end_reasons"].get(EndReason.TAMPERED, 0)
+    figures["failures"] = count_causes(rollouts, evidence)
+    figures["failed_tests"] = failed_tests(rollouts)
+    behaviour = Behaviour()
+    for rollout, usage in zip(rollouts, usages, strict=True):
+        behaviour += count_behaviour(rollout.turns, rollout.end_reason, usage.action_tokens)
+    figures["behaviour"] = asdict(behaviour)
     return figures
 
 
@@ -110,49 +156,95 @@ def _job(config: Config, version: int, split: str, index: int, task: TaskInfo) -
     )
 
 
-def _evaluate_with_server(run: RunDir, config: Config, version: int, split: str, urls: list[str]) -> dict:
-    """With the given servers, or with one of our own for the time it takes."""
-    if urls:
+def _evaluate_with_servers(run: RunDir, config: Config, version: int, split: str, urls: list[str]) -> dict:
+    """With the given servers or the endpoint, or else with servers of our own for the time it takes."""
+    if urls or config.evaluation.endpoint:
         return run_async(evaluate(run, config, version, split, urls))
-    server = VllmServer(config, 0, run.logs / "vllm-evaluate.log")
+    replicas = range(config.server.replicas)
+    servers = [VllmServer(config, index, run.logs / f"vllm-evaluate-{index}.log") for index in replicas]
     try:
         with console.status("starting vLLM"):
-            server.start()
-            server.wait_until_ready()
-        return run_async(evaluate(run, config, version, split, [server.url]))
+            for server in servers:
+                server.start()
+            for server in servers:
+                server.wait_until_ready()
+        return run_async(evaluate(run, config, version, split, [server.url for server in servers]))
     finally:
-        server.stop()
+        for server in servers:
+            server.stop()
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--run-dir", type=Path, required=True)
-    parser.add_argument("--version", type=int, help="policy version; 0 is the untouched base (default: newest)")
-    parser.add_argument("--split", help="dev, test_normal, test_challenge or train (default: the run's)")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--run-dir", type=Path, help="evaluate a policy of this run")
+    what.add_argument("--config", type=Path, help="evaluate a model without training, with these settings")
+    parser.add_argument("--version", type=int, help="of the run's policy; 0 is the untouched base (default: newest)")
+    parser.add_argument("--model", help="local folder or hub name, or the name that the endpoint knows (model.path)")
+    parser.add_argument("--endpoint", metavar="URL", help="OpenAI-compatible, ends with /v1 (evaluation.endpoint)")
+    parser.add_argument("--split", help="dev, test_normal, test_challenge or train (default: the config's)")
     parser.add_argument("--server", action="append", default=[], metavar="URL", help="running vLLM server; repeatable")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="dotted settings, with --config")
     args = parser.parse_args()
+    if args.run_dir and (args.model or args.endpoint or args.overrides):
+        parser.error("a run has its model and settings; --model, --endpoint and key=value go with --config")
+    if args.config and args.version is not None:
+        parser.error("--version goes with --run-dir")
     die_with_parent()
     errors = (PolicyError, ScoringError, EngineError, ServerFailed)
-    return run_command(lambda: _evaluate_run(args), "stopped; the same command goes on from here", errors)
+    work = _evaluate_run if args.run_dir else _evaluate_model
+    return run_command(lambda: work(args), "stopped; the same command goes on from here", errors)
 
 
 def _evaluate_run(args: argparse.Namespace) -> None:
     run = RunDir.open(args.run_dir)
     config = run.config
-    check_inputs(config)
+    split = args.split or config.evaluation.split
+    check_evaluation_inputs(config, split)
     version = run.latest_version() if args.version is None else args.version
     if version and not run.adapter(version).exists():
         raise ConfigError(f"{run.adapter(version)}: no such policy version; newest is {run.latest_version()}")
+    _evaluate_and_print(run, config, version, split, args.server)
+
+
+def _evaluate_model(args: argparse.Namespace) -> None:
+    overrides = list(args.overrides)
+    if args.model:
+        overrides.append(f"model.path={json.dumps(args.model)}")
+    if args.endpoint:
+        overrides.append(f"evaluation.endpoint={json.dumps(args.endpoint)}")
+    if not any(override.startswith("name=") for override in overrides):
+        model = load_config(args.config, overrides).model.path
+        overrides.append(f"name=eval-{re.sub(r'[^A-Za-z0-9._-]', '-', Path(model).name)}")
+    config = load_config(args.config, overrides)
     split = args.split or config.evaluation.split
+    check_evaluation_inputs(config, split)
+    _evaluate_and_print(RunDir.create(config), config, 0, split, args.server)
+
+
+def _evaluate_and_print(run: RunDir, config: Config, version: int, split: str, urls: list[str]) -> None:
+    """Evaluate unless that has been done, and print all figures."""
+    file = run.evaluation_file(version, split)
     with run.lock("evaluation"):
-        if run.evaluation_file(version, split).exists():
-            figures = json.loads(run.evaluation_file(version, split).read_text())
-        else:
-            figures = _evaluate_with_server(run, config, version, split, args.server)
+        if not file.exists():
+            _evaluate_with_servers(run, config, version, split, urls)
+    figures = json.loads(file.read_text())
     console.print(evaluation_table(figures, f"policy version {version} on {split}"))
-    console.print(
-        f"AppWorld's own figures: appworld evaluate {figures['experiment']} {split} --root {config.tasks.root}"
-    )
+    if "behaviour" not in figures:
+        console.print(f"{file} was written by an older loop_rl, which counted no more; move it away to evaluate again")
+        return
+    console.print(summary(figures))
+    console.print(failures_table(figures))
+    console.print(failed_tests_table(figures))
+    before = run.evaluation_file(0, split)
+    columns = {"before (version 0)": json.loads(before.read_text())} if version and before.exists() else {}
+    console.print(behaviour_table(columns | {f"version {version}": figures}))
+    experiment = figures["experiment"]
+    console.print(f"AppWorld's own figures: appworld evaluate {experiment} {split} --root {config.tasks.root}")
+    if split in TEST_SPLITS:
+        console.print(
+            f"For the leaderboard, afterwards: appworld pack {experiment} {split} ... --root {config.tasks.root}"
+        )
 
 
 if __name__ == "__main__":

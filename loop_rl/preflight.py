@@ -12,7 +12,30 @@ from loop_rl.config import Config, ConfigError
 
 
 def check_inputs(config: Config) -> None:
-    """Check AppWorld, the tasks and the model.
+    """Check AppWorld, the tasks and the model of a training run.
+
+    Raises:
+        ConfigError: one line that names what is missing and how to get it.
+    """
+    if config.evaluation.endpoint:
+        raise ConfigError(
+            f"evaluation.endpoint={config.evaluation.endpoint}: an endpoint can be evaluated, not trained; leave it out"
+        )
+    check_evaluation_inputs(config, config.evaluation.split)
+    tasks = config.tasks
+    try:
+        training_tasks(tasks.root, tasks.train_split, tasks.difficulties, tasks.task_ids)
+    except SplitError as error:
+        raise ConfigError(str(error)) from error
+    for tracker in config.tracking.trackers:
+        if importlib.util.find_spec(tracker) is None:
+            raise ConfigError(
+                f"tracking.trackers: {tracker} is not installed; run `{sys.executable} -m pip install {tracker}`"
+            )
+
+
+def check_evaluation_inputs(config: Config, split: str) -> None:
+    """Check AppWorld, the tasks of a split and the model, as far as an evaluation needs them.
 
     Raises:
         ConfigError: one line that names what is missing and how to get it.
@@ -23,15 +46,11 @@ def check_inputs(config: Config) -> None:
     try:
         check_python(config.tasks.python)
         check_root(config.tasks.root)
-        training_tasks(config.tasks.root, config.tasks.train_split, config.tasks.difficulties, config.tasks.task_ids)
-        load_split(config.tasks.root, config.evaluation.split)
+        load_split(config.tasks.root, split)
     except (RootError, SplitError) as error:
         raise ConfigError(str(error)) from error
-    for tracker in config.tracking.trackers:
-        if importlib.util.find_spec(tracker) is None:
-            raise ConfigError(
-                f"tracking.trackers: {tracker} is not installed; run `{sys.executable} -m pip install {tracker}`"
-            )
+    if config.evaluation.endpoint:
+        return  # it has the tokenizer
     try:
         Chat.from_pretrained(config.model.path, config.agent)
     except ChatError as error:
