@@ -6,14 +6,22 @@ MAKEFLAGS += --no-print-directory
 PYTHON ?= python3.11
 CONFIG ?= configs/tiny.yaml
 NODES ?= 1
-TASKS_ROOT := .appworld/builtin
+# TASKS=builtin (generated here) or official (downloaded by `make tasks-official` to APPWORLD_ROOT)
+TASKS ?= builtin
+APPWORLD_ROOT ?= .appworld/official
+TASKS_ROOT := $(if $(filter official,$(TASKS)),$(APPWORLD_ROOT),.appworld/builtin)
+TASKS_SETTING := $(if $(filter official,$(TASKS)),tasks.root=$(APPWORLD_ROOT))
 BIN := .venv/bin
+
+ifeq ($(filter builtin official,$(TASKS)),)
+$(error TASKS=$(TASKS): choose builtin or official)
+endif
 
 ifneq ($(NODES),1)
 $(error NODES=$(NODES): this version trains on one node; leave NODES out)
 endif
 
-.PHONY: help setup tasks tasks-check train eval report view export replay play doctor test lint docs bench tiny-model lock
+.PHONY: help setup tasks tasks-official tasks-check train eval report view export replay play doctor test lint docs bench tiny-model lock
 
 help:  ## list the targets
 	@awk -F'##' '/^[a-z-]+:.*##/ {split($$1, t, ":"); printf "  make %-12s %s\n", t[1], $$2} \
@@ -23,9 +31,17 @@ setup:  ## make both virtual environments (train, eval and test do this themselv
 #: make setup DEVICE=cpu TORCH_INDEX=https://download.pytorch.org/whl/cpu
 	@$(PYTHON) launch/setup_environments.py $(if $(DEVICE),--device $(DEVICE)) $(if $(TORCH_INDEX),--torch-index $(TORCH_INDEX))
 
-tasks: setup  ## generate the built-in task pack
+tasks: setup  ## generate the built-in task pack; with TASKS=official, see that the official one is there
 #: make tasks
+ifeq ($(TASKS),official)
+	@$(BIN)/python -m appworld_tasks.official --root $(TASKS_ROOT) --check
+else
 	@.venv-appworld/bin/python -m appworld_tasks.builtin generate --root $(TASKS_ROOT) --replace
+endif
+
+tasks-official: setup  ## download AppWorld's official tasks, for TASKS=official
+#: make tasks-official APPWORLD_ROOT=.appworld/official
+	@$(BIN)/python -m appworld_tasks.official --root $(APPWORLD_ROOT)
 
 tasks-check: setup  ## try every scenario of the built-in pack: solutions, wrong solutions, AppWorld's own verification
 #: make tasks-check
@@ -34,12 +50,21 @@ tasks-check: setup  ## try every scenario of the built-in pack: solutions, wrong
 
 train: tasks  ## train; goes on where a run of that name stopped
 #: make train CONFIG=configs/tiny.yaml ARGS="name=my-run seed=1 trainer.num_iterations=30"
-	@$(BIN)/python -m loop_rl.launch --config $(CONFIG) $(ARGS)
+#: make train TASKS=official CONFIG=configs/qwen2.5-7b.yaml
+	@$(BIN)/python -m loop_rl.launch --config $(CONFIG) $(TASKS_SETTING) $(ARGS)
 
-eval: tasks  ## TGC and SGC of a policy version of a run
-#: make eval RUN=runs/tiny SPLIT=test_challenge VERSION=12
-	@$(BIN)/python -m loop_rl.evaluate --run-dir $(or $(RUN),$(error RUN= is missing, for example RUN=runs/tiny)) \
-	  $(if $(SPLIT),--split $(SPLIT)) $(if $(VERSION),--version $(VERSION))
+# A model has no config of its own: CONFIG= where it is given, and not the default of training.
+EVAL_CONFIG := $(if $(filter file,$(origin CONFIG)),configs/evaluate.yaml,$(CONFIG))
+eval: $(if $(RUN),setup,tasks)  ## TGC and SGC of a policy version of a run, of any model, or of an OpenAI-compatible endpoint
+#: make eval RUN=runs/tiny SPLIT=test_challenge POLICY=12
+#: make eval MODEL=Qwen/Qwen2.5-7B-Instruct TASKS=official SPLIT=dev ARGS="evaluation.temperature=0"
+#: make eval ENDPOINT=http://127.0.0.1:8000/v1 MODEL=its-name
+	@$(BIN)/python -m loop_rl.evaluate $(if $(SPLIT),--split $(SPLIT)) $(if $(RUN), \
+	  --run-dir $(RUN) $(if $(POLICY),--version $(POLICY)) \
+	  $(if $(MODEL)$(ENDPOINT),$(error RUN= has its model; leave MODEL= and ENDPOINT= out)) \
+	  $(if $(TASKS_SETTING),$(error RUN= is evaluated on its own tasks; leave TASKS= out)), \
+	  --config $(EVAL_CONFIG) --model $(or $(MODEL),$(error RUN= or MODEL= is missing, for example RUN=runs/tiny)) \
+	  $(if $(POLICY),$(error POLICY= goes with RUN=)) $(if $(ENDPOINT),--endpoint $(ENDPOINT)) $(TASKS_SETTING) $(ARGS))
 
 view: setup  ## read the rollouts of a run in a browser
 #: make view RUN=runs/tiny PORT=8000
