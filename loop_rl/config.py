@@ -106,6 +106,12 @@ class AlgorithmConfig(Section):
     """PPO clip range. Released: 0.1."""
     epochs: int = Field(2, ge=1)
     """Passes over the rollouts of an iteration. Released: 2."""
+    ratio_to: Literal["behaviour", "recomputed"] = "behaviour"
+    """What the importance ratio divides by: `behaviour`, the log-probabilities that the tokens were sampled with, or
+    `recomputed`, those of the policy that the iteration starts from as the trainer computes them. See docs/loop.md."""
+    max_importance_weight: float = Field(0.0, ge=0)
+    """C of truncated importance sampling: a token's objective is multiplied by min(pi_recomputed / pi_behaviour, C); 0
+    truncates nothing. Refused with `ratio_to: behaviour`, where all of these weights are 1."""
 
 
 class TrainerConfig(Section):
@@ -122,13 +128,19 @@ class TrainerConfig(Section):
     minibatch_rollouts: int = Field(32, ge=1)
     """Rollouts per optimiser step, over all ranks. Released: 32. Fewer surviving rollouts make one shorter minibatch."""
     max_tokens_per_microbatch: int = Field(32_768, ge=64)
-    """Padded tokens of one forward and backward on one rank; a longer single rollout goes alone."""
+    """Padded tokens of one forward and backward on one rank; a longer single rollout goes alone, and with sequence
+    parallelism every rollout does."""
     logprob_chunk_tokens: int = Field(1024, ge=1)
     """Tokens whose logits exist at one time: no [tokens, vocabulary] tensor is ever whole in memory."""
     activation_checkpointing: bool = True
     """Recompute layer activations in the backward pass instead of keeping them."""
     zero_stage: Literal[1, 2, 3] = 3
     """DeepSpeed ZeRO stage."""
+    offload_optimizer: bool = False
+    """Keep the adapter's float32 weights and AdamW's state in the CPU's memory and do the optimiser step there."""
+    sequence_parallel_size: int = Field(1, ge=1)
+    """Ranks that share one rollout, a piece of its tokens each (DeepSpeed Ulysses): for rollouts too long for one GPU.
+    Divides `num_processes` and the model's attention heads. See docs/scaling.md."""
     num_processes: int = Field(1, ge=1)
     """Trainer ranks on each training node (one per GPU)."""
     collective_timeout_s: float = Field(600.0, gt=0)
@@ -210,6 +222,16 @@ class Config(Section):
             raise ValueError(
                 f"trainer.logprob_chunk_tokens ({self.trainer.logprob_chunk_tokens}) exceeds "
                 f"trainer.max_tokens_per_microbatch ({self.trainer.max_tokens_per_microbatch}), so it would have no effect"
+            )
+        if self.trainer.num_processes % self.trainer.sequence_parallel_size:
+            raise ValueError(
+                f"trainer.sequence_parallel_size ({self.trainer.sequence_parallel_size}) does not divide "
+                f"trainer.num_processes ({self.trainer.num_processes})"
+            )
+        if self.algorithm.max_importance_weight and self.algorithm.ratio_to == "behaviour":
+            raise ValueError(
+                f"algorithm.max_importance_weight ({self.algorithm.max_importance_weight}) has no effect with "
+                f"algorithm.ratio_to: behaviour; set algorithm.ratio_to: recomputed"
             )
         if not self.tracking.trackers and self.tracking.project != TrackingConfig().project:
             raise ValueError(f"tracking.project ({self.tracking.project}) has no effect without tracking.trackers")

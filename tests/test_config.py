@@ -46,6 +46,14 @@ def test_the_32b_config_has_the_papers_values():
         ),
         ("agent.max_new_tokens=2000", "leave no room in agent.max_context_tokens (1024)"),
         ("trainer.logprob_chunk_tokens=100000", "so it would have no effect"),
+        (
+            "trainer.sequence_parallel_size=2",
+            "trainer.sequence_parallel_size (2) does not divide trainer.num_processes (1)",
+        ),
+        (
+            "algorithm.max_importance_weight=2",
+            "algorithm.max_importance_weight (2.0) has no effect with algorithm.ratio_to: behaviour; set algorithm.ratio_to",
+        ),
         ("trainer.zero_stage=7", "trainer.zero_stage: Input should be 1, 2 or 3 (got 7)"),
         ("tasks.train_split=test_normal", "tasks.train_split: Input should be 'train' or 'dev' (got 'test_normal')"),
         ("tasks.difficulties=[4]", "tasks.difficulties must be a non-empty choice of 1, 2, 3"),
