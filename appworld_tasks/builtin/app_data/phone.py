@@ -8,7 +8,7 @@ from appworld_tasks.builtin.scenario import Stage
 DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 # Relationships that one person in a contact book has, and such that several have.
 RELATIVES = ("brother", "sister", "mother", "father", "uncle", "aunt", "cousin", "manager", "landlord", "mentor")
-GROUPS = ("roommate", "coworker", "neighbor", "teammate", "classmate", "friend")
+GROUPS = ("roommate", "coworker", "neighbor", "teammate", "classmate")
 
 
 def add_contacts(stage: Stage, contacts: list[tuple[Person, list[str]]]) -> None:
