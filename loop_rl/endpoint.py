@@ -105,8 +105,7 @@ class Endpoint:
         except RequestFailed as failed:
             if failed.status == 400 and _TOO_LONG.search(failed.body):
                 return Sample([Reply("", 0, len(prompt_ids), too_long=True)], [], 0)
-            hint = f"; is {API_KEY} set to its key?" if failed.status in (401, 403) else ""
-            raise PolicyError(f"endpoint {self._url} {failed}{hint}") from None
+            raise PolicyError(f"endpoint {self._url} {failed}{_hint(failed.status, self._url)}") from None
         reply = self._read(answer)
         return Sample([reply, *[_BLANK] * (reply.tokens - len(prompt_ids) - 1)], [], 0)
 
@@ -158,6 +157,18 @@ def stored(rollout: Rollout) -> tuple[Rollout, Usage]:
         return replace(rollout, turns=turns), usage
     end_reason = EndReason.CONTEXT_FULL if rollout.end_reason == EndReason.NO_CODE else rollout.end_reason
     return replace(rollout, turns=turns[:-1], end_reason=end_reason), usage
+
+
+async def check_endpoint(url: str, model: str) -> None:
+    """Ask for one token. Raises PolicyError when the endpoint does not answer, or does not know key or model."""
+    async with Endpoint(url, model) as endpoint:
+        await endpoint.sample([{"role": "user", "content": "Hello"}], 1, 1.0, 0)
+
+
+def _hint(status: int | None, url: str) -> str:
+    if status in (401, 403):
+        return f"; set {API_KEY} to its key"
+    return "; such URLs mostly end with /v1" if status == 404 and not url.endswith("/v1") else ""
 
 
 def _message(item: Message | Reply) -> Message:

@@ -36,7 +36,7 @@ from loop_rl.behaviour import Behaviour, count_behaviour
 from loop_rl.chat import Chat
 from loop_rl.command import run_async, run_command
 from loop_rl.config import Config, ConfigError, load_config
-from loop_rl.endpoint import Endpoint, MessageChat, Usage, stored
+from loop_rl.endpoint import Endpoint, MessageChat, Usage, check_endpoint, stored
 from loop_rl.environment import make_environment
 from loop_rl.failures import Evidence, count_causes, failed_tests
 from loop_rl.policy import PolicyClient, PolicyError
@@ -185,7 +185,7 @@ def main() -> int:
     parser.add_argument("--split", help="dev, test_normal, test_challenge or train (default: the config's)")
     parser.add_argument("--server", action="append", default=[], metavar="URL", help="running vLLM server; repeatable")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="dotted settings, with --config")
-    args = parser.parse_args()
+    args = parser.parse_intermixed_args()  # settings may stand anywhere
     if args.run_dir and (args.model or args.endpoint or args.overrides):
         parser.error("a run has its model and settings; --model, --endpoint and key=value go with --config")
     if args.config and args.version is not None:
@@ -219,6 +219,8 @@ def _evaluate_model(args: argparse.Namespace) -> None:
     config = load_config(args.config, overrides)
     split = args.split or config.evaluation.split
     check_evaluation_inputs(config, split)
+    if config.evaluation.endpoint and not config.run_dir.exists():
+        run_async(check_endpoint(config.evaluation.endpoint, config.model.path))
     _evaluate_and_print(RunDir.create(config), config, 0, split, args.server)
 
 
