@@ -63,7 +63,10 @@ def write_task(
             now=now,
             add=lambda path, rows: insert(models[path.split(".")[0]][path.split(".")[1]], rows),
         )
-        draft = scenario.set_up(stage)
+        try:
+            draft = scenario.set_up(stage)
+        except Exception as error:
+            raise ValueError(f"scenario {scenario_name}: set_up fails for {task_id}, seed {seed}: {error!r}") from error
         _insert_supervisor(models, supervisor, draft.instruction)
         models.save(str(task_dir / "dbs"), format="changes", app_names=apps)
         models.close()
