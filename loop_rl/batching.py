@@ -23,11 +23,15 @@ class MicroBatch:
 
     input_ids_BT: Tensor
     """Right-padded. Under causal attention no token sees the padding behind it, so there is no attention mask."""
+    first_position: int
+    """Place of the first column in its rollout: 0, but in a piece of a sequence that several ranks share."""
     rows_N: Tensor
     positions_N: Tensor
     """Row and position of the hidden state that predicts the action token: one before the token itself."""
     targets_N: Tensor
     behaviour_logprobs_N: Tensor
+    proximal_logprobs_N: Tensor
+    """What the importance ratio divides by."""
     advantages_N: Tensor
     weights_N: Tensor
     """1 / (rollouts of the minibatch * action tokens of this rollout); see loss.policy_loss."""
@@ -49,6 +53,8 @@ class Sample:
 
     sequence: TokenSequence
     advantage: float
+    proximal_logprobs: Sequence[float] | None = None
+    """Of the action tokens, where the importance ratio is not to the behaviour policy."""
 
     @property
     def num_tokens(self) -> int:
@@ -90,7 +96,8 @@ def collate(samples: Sequence[Sample], num_rollouts: int) -> MicroBatch:
     if not samples:
         return _dummy()
     input_ids_BT = torch.zeros(len(samples), max(sample.num_tokens for sample in samples), dtype=torch.int64)
-    rows, positions, targets, logprobs, advantages, weights, versions, lengths = [], [], [], [], [], [], [], []
+    rows, positions, targets, advantages, weights, versions, lengths = [], [], [], [], [], [], []
+    behaviour_logprobs, proximal_logprobs = [], []
     for row, sample in enumerate(samples):
         sequence = sample.sequence
         input_ids_BT[row, : sample.num_tokens] = torch.tensor(sequence.token_ids)
@@ -99,16 +106,20 @@ def collate(samples: Sequence[Sample], num_rollouts: int) -> MicroBatch:
         rows += [row] * len(actions)
         positions += [position - 1 for position in actions]
         targets += [sequence.token_ids[position] for position in actions]
-        logprobs += [sequence.logprobs[position] for position in actions]
+        behaviour = [sequence.logprobs[position] for position in actions]
+        behaviour_logprobs += behaviour
+        proximal_logprobs += behaviour if sample.proximal_logprobs is None else sample.proximal_logprobs
         advantages += [sample.advantage] * len(actions)
         weights += [1 / (num_rollouts * len(actions))] * len(actions)
         versions += [sequence.versions[position] for position in actions]
     return MicroBatch(
         input_ids_BT,
+        first_position=0,
         rows_N=torch.tensor(rows),
         positions_N=torch.tensor(positions),
         targets_N=torch.tensor(targets),
-        behaviour_logprobs_N=torch.tensor(logprobs, dtype=torch.float32),
+        behaviour_logprobs_N=torch.tensor(behaviour_logprobs, dtype=torch.float32),
+        proximal_logprobs_N=torch.tensor(proximal_logprobs, dtype=torch.float32),
         advantages_N=torch.tensor(advantages, dtype=torch.float32),
         weights_N=torch.tensor(weights, dtype=torch.float32),
         versions_N=torch.tensor(versions),
@@ -122,10 +133,12 @@ def _dummy() -> MicroBatch:
     zero_N, zero_float_N = torch.zeros(1, dtype=torch.int64), torch.zeros(1)
     return MicroBatch(
         torch.zeros(1, 2, dtype=torch.int64),
+        first_position=0,
         rows_N=zero_N,
         positions_N=zero_N,
         targets_N=zero_N,
         behaviour_logprobs_N=zero_float_N,
+        proximal_logprobs_N=zero_float_N,
         advantages_N=zero_float_N,
         weights_N=zero_float_N,
         versions_N=zero_N,

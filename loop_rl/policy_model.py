@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
 from loop_rl.config import Config
 from loop_rl.logprobs import LogprobHead
@@ -30,12 +30,23 @@ class PolicyModel(nn.Module):
         self.peft_model = peft_model
         self.head = LogprobHead(peft_model.get_output_embeddings(), temperature, chunk_tokens)
 
+    @property
+    def config(self) -> PretrainedConfig:
+        """The LLM's; Accelerate asks for it under sequence parallelism."""
+        return self.peft_model.config
+
     def forward(
-        self, input_ids_BT: Tensor, rows_N: Tensor, positions_N: Tensor, targets_N: Tensor
+        self, input_ids_BT: Tensor, rows_N: Tensor, positions_N: Tensor, targets_N: Tensor, first_position: int = 0
     ) -> tuple[Tensor, Tensor]:
-        """Float32 log-probabilities and entropies (nats) of targets_N, predicted at (rows_N, positions_N)."""
+        """Float32 log-probabilities and entropies (nats) of targets_N, predicted at column positions_N of rows_N.
+
+        first_position: place of the first column in its rollout.
+        """
         decoder = self.peft_model.get_base_model().base_model  # without the output head
-        hidden_BTH = decoder(input_ids=input_ids_BT, use_cache=False).last_hidden_state
+        places_1T = torch.arange(first_position, first_position + input_ids_BT.shape[1], device=input_ids_BT.device)[
+            None
+        ]
+        hidden_BTH = decoder(input_ids=input_ids_BT, position_ids=places_1T, use_cache=False).last_hidden_state
         return self.head(hidden_BTH[rows_N, positions_N], targets_N)
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:

@@ -9,11 +9,12 @@ import copy
 import logging
 import math
 import os
+import resource
 import sys
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import NoReturn
@@ -31,11 +32,12 @@ from accelerate.utils import DeepSpeedPlugin, InitProcessGroupKwargs
 from peft import PeftModel, get_peft_model_state_dict
 from safetensors.torch import save_file
 
-from loop_rl.batching import Sample, collate, plan_microbatches, shuffled_minibatches
+from loop_rl.batching import MicroBatch, Sample, collate, plan_microbatches, shuffled_minibatches
 from loop_rl.config import Config
-from loop_rl.loss import TokenStats, clipped_surrogate, policy_loss
+from loop_rl.loss import TokenStats, clipped_surrogate, importance_weights, policy_loss, weight_figures
 from loop_rl.policy_model import PolicyModel, load_base, with_fresh_adapter
 from loop_rl.rollout import Rollout
+from loop_rl.sequence_parallel import parallelism, require_divisible_heads, shard
 from loop_rl.updates import TokenValues
 
 # An op that speeds up CPU collectives; it would be compiled for half a minute at the first start.
@@ -52,12 +54,15 @@ class Trainer:
     Version 0 is the untouched base model, because a fresh adapter adds zero.
 
     Raises:
+        ConfigError: the model's attention heads cannot be shared out over `trainer.sequence_parallel_size` ranks.
         OSError: config.model.path holds no model.
         RuntimeError: not started by a launcher of distributed processes.
     """
 
     def __init__(self, config: Config):
         self.config = config
+        if config.trainer.sequence_parallel_size > 1:
+            require_divisible_heads(config)
         self.accelerator = _make_accelerator(config)
         model = _load_model(config, self.accelerator.device)
         policy = PolicyModel(model, config.agent.temperature, config.trainer.logprob_chunk_tokens)
@@ -106,9 +111,12 @@ class Trainer:
         Returns:
             `Update`, the same on every rank. Its figures are
             loss, ratio_mean, ratio_max, clip_share, approx_kl, entropy (nats): over all epochs.
+            importance_weight_mean, importance_weight_max, importance_truncated_share: of the samples' tokens, see
+                loss.weight_figures; only where `algorithm.ratio_to` is `recomputed`.
             grad_norm, grad_norm_max: mean and largest global gradient norm of the steps, before clipping.
             num_steps, num_rollouts, num_tokens, num_action_tokens: of the iteration, each epoch counted.
             tokens_per_s: num_tokens per second over all ranks.
+            peak_memory_gib: most memory that any one rank has used so far: of its GPU, without one resident in RAM.
             logprob_diff_mean, logprob_diff_max, logprob_diff_tokens: |trainer - sampler| log-probability over the
                 tokens of the first minibatch that the iteration's own policy version sampled, before the first update;
                 zero but for arithmetic when both run the same model. Absent when there is no such token.
@@ -123,6 +131,9 @@ class Trainer:
         if not samples:
             raise ValueError(f"iteration {iteration}: no rollout to train on; skip the iteration")
         started = time.monotonic()
+        weight_means = {}
+        if self.config.algorithm.ratio_to == "recomputed":
+            samples, weight_means = self._with_recomputed_logprobs(samples)
         minibatches = [
             minibatch
             for epoch in range(self.config.algorithm.epochs)
@@ -146,16 +157,21 @@ class Trainer:
         seconds = time.monotonic() - started
         num_tokens = sum(samples[index].num_tokens for minibatch in minibatches for index in minibatch)
         num_rollouts = sum(len(minibatch) for minibatch in minibatches)
-        figures = totals.tokens.means() | {
-            "loss": totals.loss / num_rollouts,
-            "grad_norm": sum(grad_norms) / len(grad_norms),
-            "grad_norm_max": max(grad_norms),
-            "num_steps": len(minibatches),
-            "num_rollouts": num_rollouts,
-            "num_tokens": num_tokens,
-            "num_action_tokens": totals.tokens.num_tokens,
-            "tokens_per_s": num_tokens / seconds,
-        }
+        figures = (
+            totals.tokens.means()
+            | weight_means
+            | {
+                "loss": totals.loss / num_rollouts,
+                "grad_norm": sum(grad_norms) / len(grad_norms),
+                "grad_norm_max": max(grad_norms),
+                "num_steps": len(minibatches),
+                "num_rollouts": num_rollouts,
+                "num_tokens": num_tokens,
+                "num_action_tokens": totals.tokens.num_tokens,
+                "tokens_per_s": num_tokens / seconds,
+                "peak_memory_gib": totals.peak_memory / 2**30,
+            }
+        )
         if totals.mismatch_tokens:
             figures |= {
                 "logprob_diff_mean": totals.mismatch_sum / totals.mismatch_tokens,
@@ -169,38 +185,83 @@ class Trainer:
         samples: list[Sample],
         minibatch: list[int],
         totals: _Totals,
-        mismatch_version: int | None,
-        in_last_epoch: bool,
+        mismatch_version: int | None = None,
+        in_last_epoch: bool = False,
     ) -> float:
         """One optimiser step on the mean over a minibatch, given as indices of samples; returns the global gradient
         norm before clipping."""
-        plan = plan_microbatches(
-            [samples[index].num_tokens for index in minibatch],
-            self.num_ranks,
-            self.config.trainer.max_tokens_per_microbatch,
-        )[self.rank]
+        algorithm = self.config.algorithm
+        plan = self._plan(samples, minibatch)
         for i, indices in enumerate(plan):
-            batch = collate([samples[minibatch[index]] for index in indices], num_rollouts=len(minibatch))
-            batch = batch.to(self.accelerator.device)
+            batch = self._microbatch(samples, indices, num_rollouts=len(minibatch))
             self.engine.set_gradient_accumulation_boundary(i == len(plan) - 1)
-            logprobs_N, entropies_N = self.engine(batch.input_ids_BT, batch.rows_N, batch.positions_N, batch.targets_N)
+            logprobs_N, entropies_N = self._forward(batch)
             surrogate = clipped_surrogate(
-                logprobs_N, batch.behaviour_logprobs_N, batch.advantages_N, self.config.algorithm.clip_epsilon
+                logprobs_N, batch.proximal_logprobs_N, batch.advantages_N, algorithm.clip_epsilon
             )
-            loss = policy_loss(surrogate.objective_N, batch.weights_N)
-            # DeepSpeed sums gradients over micro-batches and averages them over ranks. The weights already divide by
-            # the minibatch's rollouts over all ranks, so the average is turned back into a sum.
-            self.engine.backward(loss * self.num_ranks)
+            importance_N = importance_weights(
+                batch.proximal_logprobs_N, batch.behaviour_logprobs_N, algorithm.max_importance_weight
+            )
+            loss = policy_loss(importance_N * surrogate.objective_N, batch.weights_N)
+            self.engine.backward(loss * self._num_averaged)
             if indices:  # a dummy counts nowhere
                 totals.add(loss.item() * len(minibatch), TokenStats.of(surrogate, entropies_N))
                 if in_last_epoch:
-                    parts = zip(indices, logprobs_N.split(batch.lengths), entropies_N.split(batch.lengths), strict=True)
-                    for index, logprobs_n, entropies_n in parts:
-                        totals.last_epoch[minibatch[index]] = TokenValues(logprobs_n.tolist(), entropies_n.tolist())
+                    totals.last_epoch |= _by_sample(indices, batch, logprobs_N, entropies_N)
                 if mismatch_version is not None:
-                    totals.add_mismatch(surrogate.log_ratio_N[batch.versions_N == mismatch_version])
+                    log_ratio_N = logprobs_N.detach() - batch.behaviour_logprobs_N
+                    totals.add_mismatch(log_ratio_N[batch.versions_N == mismatch_version])
         self.engine.step()
+        totals.peak_memory = max(totals.peak_memory, peak_memory())
         return float(self.engine.get_global_grad_norm())
+
+    @torch.no_grad()
+    def _with_recomputed_logprobs(self, samples: list[Sample]) -> tuple[list[Sample], dict[str, float]]:
+        """The samples with the log-probabilities of the policy as it is now; and the figures of their weights."""
+        ours: dict[int, TokenValues] = {}
+        for indices in self._plan(samples, list(range(len(samples)))):
+            batch = self._microbatch(samples, indices, num_rollouts=len(samples))
+            logprobs_N, entropies_N = self._forward(batch)
+            if indices:
+                ours |= _by_sample(indices, batch, logprobs_N, entropies_N)
+        values = self._over_ranks(_Totals(last_epoch=ours)).last_epoch
+        samples = [replace(sample, proximal_logprobs=values[index].logprobs) for index, sample in enumerate(samples)]
+        everything = collate(samples, num_rollouts=len(samples))
+        return samples, weight_figures(
+            everything.proximal_logprobs_N,
+            everything.behaviour_logprobs_N,
+            self.config.algorithm.max_importance_weight,
+        )
+
+    @property
+    def _num_averaged(self) -> int:
+        """DeepSpeed sums gradients over micro-batches and averages them over ranks. The weights of a loss already divide
+        by the minibatch's rollouts over all ranks, so this factor turns the average back into a sum. Ranks that share a
+        sequence count as one there, but not in ZeRO 3."""
+        trainer = self.config.trainer
+        return self.num_ranks if trainer.zero_stage == 3 else self.num_ranks // trainer.sequence_parallel_size
+
+    def _plan(self, samples: list[Sample], minibatch: list[int]) -> list[list[int]]:
+        """This rank's micro-batches, as indices of samples; ranks that share sequences have the same."""
+        trainer = self.config.trainer
+        size = trainer.sequence_parallel_size
+        plan = plan_microbatches(
+            [samples[index].num_tokens for index in minibatch],
+            self.num_ranks // size,
+            trainer.max_tokens_per_microbatch if size == 1 else 1,  # Ulysses takes one row
+        )
+        return [[minibatch[i] for i in indices] for indices in plan[self.rank // size]]
+
+    def _microbatch(self, samples: list[Sample], indices: list[int], num_rollouts: int) -> MicroBatch:
+        batch = collate([samples[index] for index in indices], num_rollouts)
+        if (size := self.config.trainer.sequence_parallel_size) > 1:
+            batch = shard(batch, self.rank % size, size)
+        return batch.to(self.accelerator.device)
+
+    def _forward(self, batch: MicroBatch) -> tuple[Tensor, Tensor]:
+        return self.engine(
+            batch.input_ids_BT, batch.rows_N, batch.positions_N, batch.targets_N, first_position=batch.first_position
+        )
 
     def _over_ranks(self, totals: _Totals) -> _Totals:
         """Totals of all ranks together, the same on each."""
@@ -271,7 +332,9 @@ class _Totals:
     mismatch_max: float = 0.0
     mismatch_tokens: int = 0
     last_epoch: dict[int, TokenValues] = field(default_factory=dict)
-    """By index of the sample; one rank has each."""
+    """By index of the sample; one rank has each, or those that share its sequence have a piece each."""
+    peak_memory: int = 0
+    """In bytes, of one rank."""
 
     def add(self, loss: float, tokens: TokenStats) -> None:
         self.loss += loss
@@ -291,8 +354,29 @@ class _Totals:
             self.mismatch_sum + other.mismatch_sum,
             max(self.mismatch_max, other.mismatch_max),
             self.mismatch_tokens + other.mismatch_tokens,
-            self.last_epoch | other.last_epoch,
+            _joined(self.last_epoch, other.last_epoch),
+            max(self.peak_memory, other.peak_memory),
         )
+
+
+def _by_sample(
+    indices: list[int], batch: MicroBatch, logprobs_N: Tensor, entropies_N: Tensor
+) -> dict[int, TokenValues]:
+    """The values of a micro-batch's tokens, by index of the sample."""
+    parts = zip(indices, logprobs_N.split(batch.lengths), entropies_N.split(batch.lengths), strict=True)
+    return {index: TokenValues(logprobs_n.tolist(), entropies_n.tolist()) for index, logprobs_n, entropies_n in parts}
+
+
+def _joined(first: dict[int, TokenValues], second: dict[int, TokenValues]) -> dict[int, TokenValues]:
+    """Of two ranks; a sample that both have a piece of has its first piece in `first`."""
+    return first | {index: first[index] + values if index in first else values for index, values in second.items()}
+
+
+def peak_memory() -> int:
+    """The most bytes this process has used so far: of its GPU's memory, or without one of RAM."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def _make_accelerator(config: Config) -> Accelerator:
@@ -309,7 +393,8 @@ def _make_accelerator(config: Config) -> Accelerator:
             "bf16": {"enabled": bf16},
             "data_types": {"grad_accum_dtype": "fp32"},
             # The bucket's buffer is allocated whole; DeepSpeed's default of 500M elements is for training all weights.
-            "zero_optimization": {"stage": trainer.zero_stage, "reduce_bucket_size": 50_000_000},
+            "zero_optimization": {"stage": trainer.zero_stage, "reduce_bucket_size": 50_000_000}
+            | ({"offload_optimizer": {"device": "cpu"}} if trainer.offload_optimizer else {}),
             "zero_allow_untested_optimizer": True,  # torch's AdamW: unlike DeepSpeed's it resumes bit by bit
             "zero_force_ds_cpu_optimizer": False,
             "steps_per_print": 1_000_000_000,
@@ -319,6 +404,7 @@ def _make_accelerator(config: Config) -> Accelerator:
     return Accelerator(
         mixed_precision="bf16" if bf16 else "no",
         deepspeed_plugin=plugin,
+        parallelism_config=parallelism(trainer.sequence_parallel_size, int(os.environ["WORLD_SIZE"])),
         # With the backend left to Accelerate, every CPU rank would believe to be alone.
         kwargs_handlers=[InitProcessGroupKwargs(backend=backend)],
     )

@@ -24,6 +24,10 @@ class TokenValues:
     entropies: list[float]
     """Of the policy's distribution, in nats."""
 
+    def __add__(self, other: TokenValues) -> TokenValues:
+        """Of the tokens of one rollout, cut in two."""
+        return TokenValues(self.logprobs + other.logprobs, self.entropies + other.entropies)
+
 
 @dataclass(frozen=True)
 class RolloutUpdate:

@@ -8,6 +8,7 @@ Left out on purpose: padding, micro-batches, ranks, sharding, recomputation, chu
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -28,6 +29,8 @@ class Args:
     minibatch_rollouts: int = 32
     temperature: float = 1.0
     seed: int = 0
+    ratio_to: str = "behaviour"
+    max_importance_weight: float = 0.0
 
 
 def loop_update(model: nn.Module, groups: list[Group], iteration: int, args: Args) -> tuple[dict, dict]:
@@ -44,6 +47,18 @@ def loop_update(model: nn.Module, groups: list[Group], iteration: int, args: Arg
             if abs(advantage) >= args.min_abs_advantage:
                 rollouts.append(rollout)
                 advantages.append(advantage)
+
+    # Where the ratio is not to the behaviour policy: to the policy as it is before the first step.
+    start_logprobs, importance = [], []
+    for rollout in rollouts:
+        sequence = rollout.flatten()
+        with torch.no_grad():
+            logits = model(input_ids=torch.tensor([sequence.token_ids])).logits[0] / args.temperature
+            start_logprobs.append(torch.log_softmax(logits, dim=-1))
+        for t, is_action in enumerate(sequence.action_mask):
+            if is_action:
+                start = start_logprobs[-1][t - 1, sequence.token_ids[t]].item()
+                importance.append(math.exp(start) / math.exp(sequence.logprobs[t]))
 
     # Update: N epochs over shuffled minibatches.
     weights = [p for p in model.parameters() if p.requires_grad]
@@ -63,12 +78,18 @@ def loop_update(model: nn.Module, groups: list[Group], iteration: int, args: Arg
                         continue
                     log_pi = distributions[t - 1]
                     logprobs.append(log_pi[sequence.token_ids[t]].item())
-                    ratio = torch.exp(log_pi[sequence.token_ids[t]] - sequence.logprobs[t])
+                    pi, pi_behaviour = log_pi[sequence.token_ids[t]].exp(), math.exp(sequence.logprobs[t])
+                    ratio, weight = pi / pi_behaviour, 1.0
+                    if args.ratio_to == "recomputed":
+                        pi_start = start_logprobs[index][t - 1, sequence.token_ids[t]].exp()
+                        ratio, weight = pi / pi_start, (pi_start / pi_behaviour).item()
+                        if args.max_importance_weight > 0 and weight > args.max_importance_weight:
+                            weight = args.max_importance_weight
                     free, bounded = (
                         ratio * advantage,
                         ratio.clamp(1 - args.clip_epsilon, 1 + args.clip_epsilon) * advantage,
                     )
-                    terms.append(torch.minimum(free, bounded))
+                    terms.append(weight * torch.minimum(free, bounded))
                     ratios.append(ratio.item())
                     clipped.append(bounded.item() < free.item())
                     kls.append((ratio - 1 - ratio.log()).item())
@@ -96,4 +117,9 @@ def loop_update(model: nn.Module, groups: list[Group], iteration: int, args: Arg
         "num_rollouts": len(rollout_losses),
         "num_action_tokens": len(ratios),
     }
+    if args.ratio_to == "recomputed":
+        limit = args.max_importance_weight or math.inf
+        figures["importance_weight_mean"] = mean([min(weight, limit) for weight in importance])
+        figures["importance_weight_max"] = max(importance)
+        figures["importance_truncated_share"] = mean([weight > limit for weight in importance])
     return figures, tokens

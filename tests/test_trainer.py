@@ -56,6 +56,8 @@ def reference_update(updates):
             minibatch_rollouts=config.trainer.minibatch_rollouts,
             temperature=config.agent.temperature,
             seed=config.seed,
+            ratio_to=config.algorithm.ratio_to,
+            max_importance_weight=config.algorithm.max_importance_weight,
         )
         if str(args) not in done:
             base = AutoModelForCausalLM.from_pretrained(updates / "model", dtype=torch.float32)

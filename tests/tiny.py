@@ -33,7 +33,9 @@ def save_model(folder: Path) -> None:
     model.save_pretrained(folder)
 
 
-def make_config(model: Path, dtype: str = "float32", temperature: float = 1.0, **trainer) -> Config:
+def make_config(
+    model: Path, dtype: str = "float32", temperature: float = 1.0, algorithm: dict | None = None, **trainer
+) -> Config:
     """A config around the model; keywords override settings of the trainer section."""
     defaults = {
         "learning_rate": 3e-3,
@@ -48,6 +50,7 @@ def make_config(model: Path, dtype: str = "float32", temperature: float = 1.0, *
         "seed": 3,
         "model": {"path": str(model), "dtype": dtype, "lora": {"rank": 4, "alpha": 8}},
         "agent": {"temperature": temperature},
+        "algorithm": algorithm or {},
         "trainer": defaults | trainer,
     }
     return parse_config(tree, source="test")

@@ -16,6 +16,7 @@ from loop_rl.launch import accelerate_command
 
 REPO = Path(__file__).resolve().parent.parent
 
+SEQUENCE_PARALLEL = {"num_processes": 2, "sequence_parallel_size": 2}
 # Settings of each case of `update`.
 UPDATE_CASES: dict[str, dict] = {
     "zero1": {"zero_stage": 1},
@@ -26,7 +27,20 @@ UPDATE_CASES: dict[str, dict] = {
     "no-activation-checkpointing": {"zero_stage": 2, "activation_checkpointing": False},
     "minibatch-of-one": {"zero_stage": 3, "minibatch_rollouts": 1, "temperature": 0.7},
     "minibatch-larger-than-all": {"zero_stage": 2, "minibatch_rollouts": 1000},
+    "offload-zero1": {"zero_stage": 1, "offload_optimizer": True},
+    "offload-zero2": {"zero_stage": 2, "offload_optimizer": True},
+    "offload-zero3": {"zero_stage": 3, "offload_optimizer": True},
+    "recomputed": {"zero_stage": 3, "algorithm": {"ratio_to": "recomputed"}},
+    "truncated": {"zero_stage": 2, "algorithm": {"ratio_to": "recomputed", "max_importance_weight": 1.5}},
     "bfloat16": {"zero_stage": 3, "dtype": "bfloat16"},
+    "sequence-parallel-zero1": {"zero_stage": 1} | SEQUENCE_PARALLEL,
+    "sequence-parallel-zero2": {"zero_stage": 2} | SEQUENCE_PARALLEL,
+    "sequence-parallel-zero3": {"zero_stage": 3, "offload_optimizer": True} | SEQUENCE_PARALLEL,
+    "sequence-parallel-truncated": {
+        "zero_stage": 3,
+        "algorithm": {"ratio_to": "recomputed", "max_importance_weight": 1.5},
+    }
+    | SEQUENCE_PARALLEL,
 }
 ONE_RANK_CASES = ["zero2", "zero3"]
 # Settings of each case of `interrupted` and `resumed`.
@@ -62,12 +76,19 @@ def run(mode: str, folder: Path, num_ranks: int) -> None:
 
 
 def new_trainer(config):
-    """A trainer in a process that may have had one; Accelerate keeps its state for the whole process."""
+    """A trainer in a process that may have had one; Accelerate and DeepSpeed keep state for the whole process."""
     from accelerate.state import AcceleratorState
+    from deepspeed.runtime.sequence_parallel import parallel_state_sp
+    from deepspeed.utils import groups
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
     from loop_rl.trainer import Trainer
 
     AcceleratorState._reset_state()
+    if groups.mpu is not None:  # the last trainer was a sequence-parallel one
+        parallel_state_sp._release_sequence_parallel_groups()
+        groups.mpu = None
+        del ALL_ATTENTION_FUNCTIONS["sdpa"]  # uncovers the unwrapped one
     return Trainer(config)
 
 
