@@ -31,7 +31,6 @@ from loop_rl.rollout import EndReason, Rollout
 
 API_KEY = "OPENAI_API_KEY"
 _TIMEOUT_S = 600.0
-_NUM_ATTEMPTS = 8  # a busy or rate-limited service is waited for, about two minutes
 _CHARS_PER_TOKEN = 3
 """Of code and JSON, a little below the usual; only until the endpoint has counted."""
 # vLLM, OpenAI and llama.cpp word it differently, all name the context.
@@ -68,12 +67,14 @@ Item = Message | Reply | None
 class Endpoint:
     """An endpoint that answers chat completions, in place of `loop_rl.policy.PolicyClient`. An async context manager.
 
-    url: up to and with `/v1`; model: the name that the endpoint knows.
+    url: up to and with `/v1`; model: the name that the endpoint knows; num_attempts: of a request that fails, the default
+    waits about a minute for a busy or rate-limited service.
     """
 
-    def __init__(self, url: str, model: str) -> None:
+    def __init__(self, url: str, model: str, num_attempts: int = 8) -> None:
         self._url = url.rstrip("/")
         self._model = model
+        self._num_attempts = num_attempts
 
     async def __aenter__(self) -> Self:
         headers = {"Authorization": f"Bearer {os.environ[API_KEY]}"} if os.environ.get(API_KEY) else {}
@@ -100,7 +101,7 @@ class Endpoint:
         }
         try:
             answer = await fetch(
-                self._session, "POST", self._url, "/chat/completions", _TIMEOUT_S, body, num_attempts=_NUM_ATTEMPTS
+                self._session, "POST", self._url, "/chat/completions", _TIMEOUT_S, body, num_attempts=self._num_attempts
             )
         except RequestFailed as failed:
             if failed.status == 400 and _TOO_LONG.search(failed.body):
@@ -161,7 +162,7 @@ def stored(rollout: Rollout) -> tuple[Rollout, Usage]:
 
 async def check_endpoint(url: str, model: str) -> None:
     """Ask for one token. Raises PolicyError when the endpoint does not answer, or does not know key or model."""
-    async with Endpoint(url, model) as endpoint:
+    async with Endpoint(url, model, num_attempts=2) as endpoint:
         await endpoint.sample([{"role": "user", "content": "Hello"}], 1, 1.0, 0)
 
 
