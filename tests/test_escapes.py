@@ -43,7 +43,7 @@ class Stage:
         self.truth = folders[self.task.task_id]
         self.solution = (self.truth / "compiled_solution.py").read_text() + "\nsolution(apis, requester)"
         self.honest_outputs, honest = run(self.play(self.honest_codes()))
-        assert honest.success
+        assert honest.success, (honest, self.honest_outputs)
         _, idle = run(self.play([]))
         self.idle_reward = idle.reward
         self.before = self.leftovers()
@@ -86,11 +86,11 @@ class Stage:
         files = {str(path) for place in places for path in place.glob("escape-*")}
         stray = [path for path in worker_root.rglob("*") if path.name.startswith("escape-") or path.is_symlink()]
         truth = {path.name: path.stat().st_mtime_ns for path in self.truth.iterdir()}
+        files |= {line for line in Path("/proc/keys").read_text().splitlines() if "escape-" in line}
         mounts = Path(f"/proc/{servers[0]}/mountinfo").read_text().count("\n")
-        agents = sum(user >= 1_900_000_000 for user in users()) <= 1
         return {
             "servers": servers,
-            "children": all(count <= 1 for count in children.values()) and agents,
+            "children": all(count <= 1 for count in children.values()),
             "files": files | {str(path) for path in stray},
             "truth": truth,
             "mounts": mounts,
@@ -109,20 +109,9 @@ def parents() -> dict[int, int]:
     return found
 
 
-def users() -> list[int]:
-    """Of all processes."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*"):
-        try:
-            found.append(path.stat().st_uid)
-        except OSError:
-            continue
-    return found
-
-
 @pytest.fixture(scope="module")
 def stage(appworld_root: Path, appworld_python: Path) -> Iterator[Stage]:
-    environment = AppWorldEnvironment(appworld_root, appworld_python, num_workers=1, execute_timeout_s=1.0)
+    environment = AppWorldEnvironment(appworld_root, appworld_python, num_workers=1, execute_timeout_s=3.0)
     with (
         asyncio.Runner() as runner,
         socket.create_server(("127.0.0.1", 0)) as listener,

@@ -160,7 +160,7 @@ class ForkServer:
             self.kill_group(dead.si_pid)
             os.waitpid(dead.si_pid, 0)
             del self.workers[dead.si_pid]
-            self.kill_orphans()
+            self.kill_orphans(dead.si_pid)
             if self.isolated:
                 self.isolated.remove_worker(id)
             signal_name = None if dead.si_code == os.CLD_EXITED else signal.Signals(dead.si_status).name
@@ -170,14 +170,16 @@ class ForkServer:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(pid, signal.SIGKILL)
 
-    def kill_orphans(self) -> None:
-        """Kill the children that are no workers: the kernel hands descendants of dead workers to this subreaper."""
+    def kill_orphans(self, worker: int) -> None:
+        """Kill what a dead worker has left: the kernel hands descendants of the dead to this subreaper, as children."""
         deadline = time.monotonic() + 10  # something that forks faster than it dies must not stop everyone else
         while time.monotonic() < deadline:
             parents = parent_of_every_process()
             orphans = [pid for pid, parent in parents.items() if parent == self.pid and pid not in self.workers]
             if not orphans:
                 return
+            if self.isolated:
+                self.isolated.kill_user(worker)
             for pid in orphans:
                 os.kill(pid, signal.SIGKILL)
                 os.waitpid(pid, 0)
@@ -190,7 +192,7 @@ class ForkServer:
         for pid in list(self.workers):
             os.waitpid(pid, 0)
             del self.workers[pid]
-        self.kill_orphans()
+            self.kill_orphans(pid)
 
 
 def main() -> NoReturn:

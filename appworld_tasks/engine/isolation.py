@@ -7,6 +7,7 @@ or a system that lets users make user namespaces; there all workers are the same
 
 import os
 import resource
+import signal
 import sys
 from collections.abc import Callable
 
@@ -35,6 +36,7 @@ def limit_resources(max_memory_bytes: int, *, own_user: bool) -> None:
     limits = {
         resource.RLIMIT_CORE: 0,
         resource.RLIMIT_DATA: max_memory_bytes,
+        resource.RLIMIT_AS: 2 * max_memory_bytes,  # shared memory is no data
         resource.RLIMIT_FSIZE: MAX_FILE_BYTES,
         resource.RLIMIT_CPU: MAX_CPU_S,
         resource.RLIMIT_NOFILE: MAX_DESCRIPTORS,
@@ -48,7 +50,8 @@ def limit_resources(max_memory_bytes: int, *, own_user: bool) -> None:
 
 
 def restrict_privileges() -> None:
-    """Take from this process what needs no namespace to be taken: new privileges, debuggers, signals to others."""
+    """Take from this process what needs no namespace to be taken: new privileges, debuggers, keys, signals to others."""
+    linux.leave_session_keyring()
     linux.prctl(linux.PR_SET_NO_NEW_PRIVS, 1)
     linux.prctl(linux.PR_SET_DUMPABLE, 0)
     if linux.has_scopes():
@@ -79,7 +82,7 @@ class Isolation:
     """The file system of a fork server and of its workers.
 
     full_root: what must not be seen even where it lies inside something that is shown.
-    worker_root: shown read-only, but for `experiments/outputs`.
+    worker_root: its `data` is shown read-only, its `experiments/outputs` are the worker's own.
     """
 
     def __init__(self, full_root: str, worker_root: str) -> None:
@@ -89,7 +92,8 @@ class Isolation:
         self.is_root = os.geteuid() == 0
         engine = os.path.dirname(os.path.abspath(__file__))
         libraries = [path for path in os.environ.get("LD_LIBRARY_PATH", "").split(":") if os.path.isdir(path)]
-        needed = {sys.prefix, sys.base_prefix, engine, worker_root, *libraries}
+        data = os.path.join(worker_root, "data")  # and not the lock beside it, which could be held
+        needed = {sys.prefix, sys.base_prefix, engine, data, *libraries}
         self.shown = sorted(needed | {os.path.realpath(path) for path in needed})
         # A link in a path leads nowhere once the folders around it are gone.
         self.sources = {path: os.path.realpath(path) for path in (*self.shown, *SYSTEM_FOLDERS, self.outputs)}
@@ -160,6 +164,19 @@ class Isolation:
         folder = f"{WORKERS}/{id}"
         linux.unmount(folder)
         os.rmdir(folder)
+
+    def kill_user(self, pid: int) -> None:
+        """Kill what is left of the user that worker `pid` was, at one blow: what forks all the time outruns any other."""
+        if not self.is_root:
+            return
+        killer = os.fork()
+        if killer == 0:
+            try:
+                os.setresuid(*[FIRST_USER + pid] * 3)
+                os.kill(-1, signal.SIGKILL)
+            finally:
+                os._exit(0)
+        os.waitpid(killer, 0)
 
     def confine(self, id: int) -> None:
         """Make this process, fresh from the fork, worker `id`: nothing that it can reach is anybody else's."""

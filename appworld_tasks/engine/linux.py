@@ -12,6 +12,8 @@ PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS =
 # The same numbers on all architectures.
 SYS_MOUNT_SETATTR, SYS_LANDLOCK_CREATE_RULESET, SYS_LANDLOCK_RESTRICT_SELF = 442, 444, 446
 AT_RECURSIVE, MOUNT_ATTR_RDONLY, MOUNT_ATTR_NOSUID = 0x8000, 1, 2
+SYS_KEYCTL = {"x86_64": 250, "aarch64": 219}
+KEYCTL_JOIN_SESSION_KEYRING = 1
 LANDLOCK_CREATE_RULESET_VERSION = 1
 LANDLOCK_SCOPE_ABSTRACT_UNIX_SOCKET, LANDLOCK_SCOPE_SIGNAL = 1, 2
 FIRST_LANDLOCK_WITH_SCOPES = 6
@@ -71,6 +73,13 @@ def enter_scope() -> None:
     arguments = (ctypes.c_long(descriptor), ctypes.c_long(0))
     _call("landlock", _libc.syscall(ctypes.c_long(SYS_LANDLOCK_RESTRICT_SELF), *arguments))
     os.close(descriptor)
+
+
+def leave_session_keyring() -> None:
+    """What one process keeps in a shared keyring, others can read. Where the system forbids keyrings, nobody can."""
+    number = SYS_KEYCTL.get(os.uname().machine)
+    if number is not None:
+        _libc.syscall(ctypes.c_long(number), ctypes.c_long(KEYCTL_JOIN_SESSION_KEYRING), None)
 
 
 def drop_capabilities() -> None:
