@@ -10,6 +10,11 @@ def absolute(stage: Stage, path: str) -> str:
     return path.replace("~/", f"/home/{stage.supervisor.first_name.lower()}/")
 
 
+def names(stage: Stage, count: int) -> list[str]:
+    """Draw `count` different names of folders or files, like "velvet_harbor"."""
+    return [title.lower().replace(" ", "_") for title in stage.titles(count)]
+
+
 def add_folders(stage: Stage, paths: list[str]) -> None:
     """Add folders like "~/lamp/" of the supervisor, parents before their sub-folders."""
     owner = {"user_id": stage.supervisor.id}

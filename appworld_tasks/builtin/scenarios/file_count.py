@@ -14,14 +14,14 @@ EXTENSIONS = ("pdf", "txt", "csv", "jpg", "mp3")
 
 def set_up(stage: Stage) -> Draft:
     rng = stage.rng
-    folder, deep = stage.nouns(2)
+    folder, deep = file_system.names(stage, 2)
     extension, *others = rng.sample(EXTENSIONS, 3)
     path = f"~/{folder}/"
     num_wanted = rng.randrange(3, 13)
     kinds = [(path, extension)] * num_wanted
     kinds += [(path, rng.choice(others)) for _ in range(rng.randrange(1, 5))]
     kinds += [(f"{path}{deep}/", extension)] * rng.randrange(1, 5)
-    names = stage.nouns(len(kinds))
+    names = file_system.names(stage, len(kinds))
     file_system.add_folders(stage, [path, f"{path}{deep}/"])
     file_system.add_files(
         stage, [(f"{where}{name}.{kind}", name, stage.now) for name, (where, kind) in zip(names, kinds, strict=True)]

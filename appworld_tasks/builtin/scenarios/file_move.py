@@ -20,14 +20,13 @@ EXTENSIONS = ("pdf", "txt", "csv", "jpg", "mp3")
 
 def set_up(stage: Stage) -> Draft:
     rng = stage.rng
-    source, target, deep = (f"~/{noun}/" for noun in stage.nouns(3))
+    source, target, deep = (f"~/{name}/" for name in file_system.names(stage, 3))
     deep = source + deep.removeprefix("~/")
     kind, *others = rng.sample(EXTENSIONS, 3)
     wanted = [(source, kind)] * rng.randrange(3, 6)
     rest = [(source, others[0]), (source, others[1]), (deep, kind), (deep, kind), (target, kind), (target, others[0])]
     places = wanted + rest
-    # File names are longer than nouns, so that no file has its folder's name.
-    names = [title.lower().replace(" ", "_") for title in stage.titles(len(places))]
+    names = file_system.names(stage, len(places))
     files = [(f"{where}{name}.{ending}", name) for name, (where, ending) in zip(names, places, strict=True)]
     file_system.add_folders(stage, [source, target, deep])
     file_system.add_files(stage, [(path, text, stage.ago(days=2)) for path, text in files])
@@ -43,7 +42,7 @@ def set_up(stage: Stage) -> Draft:
     move = lines("for p in ps:", f"    apis.file_system.move_file({arguments})", COMPLETE)
     rename = 'apis.file_system.update_account_name(last_name="Extra", access_token=file_system_token)'
     return Draft(
-        instruction=f"Move all {kind} files from my folder {source} to {target} but leave its sub-folders as they are.",
+        instruction=f"Move all {kind} files that are directly in my folder {source}, not in its sub-folders, to {target}.",
         given={"extension": kind, "source": source, "target": target},
         private_data={
             "in_target": {file_system.absolute(stage, path): text for path, text in in_target.items()},

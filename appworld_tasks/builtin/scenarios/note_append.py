@@ -25,11 +25,8 @@ def set_up(stage: Stage) -> Draft:
     note = simple_note.add_notes(stage, list(zip(titles, contents, strict=True)))[0]
 
     opening = log_in("simple_note")
-    find = lines(
-        "note = apis.simple_note.search_notes(query=<note_title>, access_token=simple_note_token)[0]",
-        'i = note["note_id"]',
-        "print(i)",
-    )
+    search = "note = apis.simple_note.search_notes(query=<note_title>, access_token=simple_note_token)[0]"
+    find = lines(search, 'i = note["note_id"]', "print(i)")
     find_any = find.replace("query=<note_title>, ", "")
     arguments = "note_id=i, added_content=<line>, access_token=simple_note_token"
     add = lines(f'apis.simple_note.add_content_to_note({arguments}, append_or_prepend="append")', COMPLETE)

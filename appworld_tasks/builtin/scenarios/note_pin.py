@@ -39,10 +39,10 @@ def set_up(stage: Stage) -> Draft:
 
     opening = log_in("simple_note")
     fetch = all_pages("ns", "simple_note.search_notes", "")
-    first_day = lines(
-        "from datetime import datetime, timedelta", "day = (datetime.now() - timedelta(days=<days>)).isoformat()"
+    date = lines(
+        "from datetime import datetime, timedelta", "start = (datetime.now() - timedelta(days=<days>)).isoformat()"
     )
-    pick = lines('ids = [x["note_id"] for x in ns if <tag> in x["tags"] and x["created_at"] >= day]', "print(ids)")
+    pick = lines('ids = [x["note_id"] for x in ns if <tag> in x["tags"] and x["created_at"] >= start]', "print(ids)")
     pick_any_tag = pick.replace('<tag> in x["tags"] and ', "")
     pick_edited = pick.replace("created_at", "updated_at")
     pin = lines(
@@ -51,7 +51,7 @@ def set_up(stage: Stage) -> Draft:
         COMPLETE,
     )
     rename = 'apis.simple_note.update_account_name(last_name="Extra", access_token=simple_note_token)'
-    read = lines(fetch, first_day, pick)
+    read = lines(fetch, date, pick)
     return Draft(
         instruction=f"Pin all my notes with the tag {tag} that I created in the last {days} days.",
         given={"tag": tag, "days": days},
@@ -59,8 +59,8 @@ def set_up(stage: Stage) -> Draft:
         num_api_calls=3 + PAGES + len(wanted) + 1,
         solution=[opening, read, pin],
         wrong={
-            "any_tag": [opening, lines(fetch, first_day, pick_any_tag), pin],
-            "edited_instead_of_made": [opening, lines(fetch, first_day, pick_edited), pin],
+            "any_tag": [opening, lines(fetch, date, pick_any_tag), pin],
+            "edited_instead_of_made": [opening, lines(fetch, date, pick_edited), pin],
             "drops_tags": [opening, read, pin.replace("pinned=True", "pinned=True, tags=[]")],
             "does_more": [opening, read, lines(rename, pin)],
         },

@@ -20,7 +20,7 @@ TESTS = {
 def set_up(stage: Stage) -> Draft:
     title = stage.titles(1)[0]
     priority = stage.rng.choice(["high", "low"])  # without asking for one it becomes medium
-    projects = todoist.add_projects(stage, stage.nouns(7))
+    projects = todoist.add_projects(stage, stage.titles(7))
     for project in projects[:3]:
         todoist.add_todos(stage, project, [{}] * stage.rng.randrange(1, 5))
 

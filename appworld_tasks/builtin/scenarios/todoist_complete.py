@@ -19,7 +19,7 @@ TESTS = {
 
 def set_up(stage: Stage) -> Draft:
     priority, *others = stage.rng.sample(["high", "medium", "low"], 3)
-    projects = todoist.add_projects(stage, stage.nouns(7))
+    projects = todoist.add_projects(stage, stage.titles(7))
     priorities = [priority] * stage.rng.randrange(2, 5) + stage.rng.choices(others, k=4)
     stage.rng.shuffle(priorities)
     todos = todoist.add_todos(stage, projects[0], [{"priority": other} for other in priorities])

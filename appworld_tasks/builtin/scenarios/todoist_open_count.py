@@ -14,7 +14,7 @@ TESTS = ANSWER_TESTS
 def set_up(stage: Stage) -> Draft:
     # Every count differs, so that a wrong project or a wrong filter is always a wrong answer.
     num_open, num_done, other_open = stage.rng.sample(range(3, 15), 3)
-    projects = todoist.add_projects(stage, stage.nouns(7))
+    projects = todoist.add_projects(stage, stage.titles(7))
     done = [False] * num_open + [True] * num_done
     stage.rng.shuffle(done)
     todoist.add_todos(stage, projects[0], [{"is_completed": is_done} for is_done in done])
