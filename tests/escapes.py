@@ -509,7 +509,7 @@ RESOURCES = attempts(
     (
         "folders in folders in the outputs",
         "depth is bounded",
-        "os.mkdir('/dev/shm/d')\nd = os.open if False else __import__('posix').open(OUTPUTS, 0)\nfor _ in range(5000):\n    os.mkdir('d', dir_fd=d)\n    e = libc.openat(d, b'd', 0)\n    libc.close(d)\n    d = e",
+        "d = libc.openat(-100, OUTPUTS.encode(), 0)\nfor _ in range(5000):\n    os.mkdir('d', dir_fd=d)\n    e = libc.openat(d, b'd', 0)\n    libc.close(d)\n    d = e",
     ),
     ("file names that are no text", REPLAY, "write(OUTPUTS.encode() + b'/logs/\\xff\\xfe', b'x')"),
     ("print 50 MB", "output is cut", "print('x' * 50_000_000)"),
@@ -527,10 +527,10 @@ RESOURCES = attempts(
     (
         "endless loop that catches the timer",
         "watchdog",
-        "while True:\n    try:\n        while True: pass\n    except BaseException: pass",
+        "while True:\n    try:\n        while True: pass\n    except Exception: pass",
     ),
-    ("loop inside C", "watchdog", "10 ** 10 ** 10"),
-    ("regular expression without end", "watchdog", "re.match('(a+)+$', 'a' * 50 + 'b')"),
+    ("loop inside C", "watchdog", "sum(itertools.repeat(0))"),
+    ("regular expression without end", "AppWorld's timer", "re.match('(a+)+$', 'a' * 50 + 'b')"),
     (
         "raise the limits",
         "hard limits",
@@ -586,7 +586,7 @@ PRIVILEGES = attempts(
     (
         "set the machine's clock and name",
         "no capabilities",
-        "print(libc.settimeofday(bytes(16), None), libc.sethostname(b'taken', 5), libc.stime(bytes(8)))",
+        "print(libc.settimeofday(bytes(16), None), libc.sethostname(b'taken', 5))",
     ),
     (
         "priority above others",

@@ -61,6 +61,8 @@ class Replay:
                 )
             except Exception:
                 continue  # the agent's code saw the same error and went on
+        # As after every execution: which tables have changed, the evaluation reads from what is saved there.
+        self.world._save_state(self.world.output_db_home_path_on_disk)
 
     def all_accounts(self) -> set[str]:
         """Email addresses and phone numbers of all users of all apps."""
@@ -70,8 +72,7 @@ class Replay:
 
     def differing_apps(self, outputs: str) -> list[str]:
         """Apps whose changes, as the live world has saved them, are not those of the replay. Raises Unreplayable."""
-        self.world.save_state("end")
-        ours = read_folder(os.path.join(self.folder, "tasks", self.task_id, "checkpoints", "end"))
+        ours = read_folder(self.world.output_db_home_path_on_disk)
         theirs = read_folder(os.path.join(outputs, "dbs"))
         if not theirs:
             return []  # no code ran, so nothing was saved
