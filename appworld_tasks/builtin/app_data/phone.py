@@ -46,6 +46,6 @@ def add_messages(stage: Stage, messages: list[tuple[Person, Person, str, datetim
 
 
 def add_alarms(stage: Stage, alarms: list[dict]) -> list:
-    """Add alarms, each with its `time` ("07:15"), `label` and `repeat_days`; all are on, listed in this order."""
+    """Add alarms that are on, each with its `time` ("07:15"), `label` and maybe `repeat_days`; listed by time."""
     rows = [{"user_id": stage.supervisor.id, "enabled": True, **alarm} for alarm in alarms]
     return stage.add("phone.Alarm", rows)

@@ -18,13 +18,11 @@ TESTS = {
 
 def set_up(stage: Stage) -> Draft:
     labels = stage.nouns(stage.rng.randrange(7, 13))
-    # Alarms are listed in the order they were made and five fit on a default page.
+    # Alarms are listed by time and five fit on a default page.
     label = stage.rng.choice(labels[5:])
     times = [f"{hour:02d}:{minute}" for hour in range(5, 23) for minute in (15, 30, 45)]
-    drawn = stage.rng.sample(times, len(labels))
-    alarms = phone.add_alarms(
-        stage, [{"time": t, "label": other, "repeat_days": []} for t, other in zip(drawn, labels, strict=True)]
-    )
+    drawn = sorted(stage.rng.sample(times, len(labels)))
+    alarms = phone.add_alarms(stage, [{"time": t, "label": other} for t, other in zip(drawn, labels, strict=True)])
     new_time = f"{stage.rng.randrange(5, 23):02d}:{stage.rng.choice(['00', '05', '10', '20', '50'])}"
 
     fetch = "alarms = apis.phone.show_alarms(access_token=phone_token, page_limit=20)"

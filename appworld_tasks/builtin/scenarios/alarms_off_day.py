@@ -20,15 +20,16 @@ def set_up(stage: Stage) -> Draft:
     labels = stage.nouns(stage.rng.randrange(25, 32))
     day, *other_days = stage.rng.sample(phone.DAYS, 7)
     limit = stage.rng.randrange(9, 19)
+    time = f"{limit:02d}:{stage.rng.choice(['00', '05', '10', '20', '30', '40', '50'])}"
     early = [f"{hour:02d}:{minute}" for hour in range(4, limit) for minute in (15, 25, 35, 45)]
-    late = [f"{hour:02d}:{minute}" for hour in range(limit, 23) for minute in (15, 25, 35, 45)]
+    late = [f"{hour:02d}:{minute}" for hour in range(limit + 1, 23) for minute in (15, 25, 35, 45)]
     # Each alarm is on that day or not, and late or not: all four kinds are there.
     kinds = [(True, True), (True, False), (False, True), (False, False)] * len(labels)
     alarms = []
     for label, (on_day, is_late) in zip(labels, kinds, strict=False):
         days = [*stage.rng.sample(other_days, 2), *[day] * on_day]
-        time = stage.rng.choice(late if is_late else early)
-        alarms.append({"time": time, "label": label, "repeat_days": [name.lower() for name in days]})
+        when = stage.rng.choice(late if is_late else early)
+        alarms.append({"time": when, "label": label, "repeat_days": [name.lower() for name in days]})
     alarms[0]["time"] = "23:50"  # alarms are listed by time, so this one is on the second page
     records = phone.add_alarms(stage, alarms)
     wanted = [[alarm.id, alarm.time] for alarm, kind in zip(records, kinds, strict=False) if kind == (True, True)]
@@ -43,8 +44,8 @@ def set_up(stage: Stage) -> Draft:
     text = 'apis.phone.send_text_message(phone_number=me["phone_number"], message="Hi", access_token=phone_token)'
     opening = log_in("phone")
     return Draft(
-        instruction=f"Turn off all my phone alarms that repeat on {day} and ring after {limit:02d}:00.",
-        given={"day": day, "time": f"{limit:02d}:00"},
+        instruction=f"Turn off all my phone alarms that repeat on {day} and ring after {time}.",
+        given={"day": day, "time": time},
         private_data={"alarms": wanted},
         num_api_calls=3 + PAGES + len(wanted) + 1,
         solution=[opening, lines(fetch, on_day, after, "print(len(ids))"), turn_off],

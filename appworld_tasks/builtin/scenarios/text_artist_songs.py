@@ -24,7 +24,7 @@ def set_up(stage: Stage) -> Draft:
         song for artist in artists for song in stage.rng.sample(stage.songs_of(artist), stage.rng.randrange(2, 6))
     ]
     spotify.add_library(stage, sorted(library, key=lambda song: song.id))
-    wanted = artists[: stage.rng.randrange(2, 8)]
+    wanted = artists[: stage.rng.randrange(3, 8)]
     # Nothing was sent around the beginning of that time, so that it does not matter at which hour it begins.
     recent, old = 24 * days - 14, 24 * days + 40
     talk = [(person, me, artist, stage.rng.randrange(60, recent)) for artist in wanted]

@@ -1,4 +1,4 @@
-"""Action across two apps: pay everybody of one relationship what their last text about a thing says, which is not on the first page."""
+"""Action across two apps: pay everybody of one relationship the amount in their last text about a thing."""
 
 from appworld_tasks.builtin.app_data import phone
 from appworld_tasks.builtin.checks import check_completed, check_nothing_else_changed
