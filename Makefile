@@ -17,11 +17,11 @@ ifeq ($(filter builtin official,$(TASKS)),)
 $(error TASKS=$(TASKS): choose builtin or official)
 endif
 
-ifneq ($(NODES),1)
+ifeq ($(filter plan,$(MAKECMDGOALS))$(filter 1,$(NODES)),)
 $(error NODES=$(NODES): this version trains on one node; leave NODES out)
 endif
 
-.PHONY: help setup tasks tasks-official tasks-check train eval report view export replay play doctor test lint docs bench tiny-model lock
+.PHONY: help setup tasks tasks-official tasks-check train eval report view export replay play doctor plan test lint docs bench tiny-model lock
 
 help:  ## list the targets
 	@awk -F'##' '/^[a-z-]+:.*##/ {split($$1, t, ":"); printf "  make %-12s %s\n", t[1], $$2} \
@@ -55,6 +55,11 @@ train: tasks  ## train; goes on where a run of that name stopped
 
 # A model has no config of its own: CONFIG= where it is given, and not the default of training.
 EVAL_CONFIG := $(if $(filter file,$(origin CONFIG)),configs/evaluate.yaml,$(CONFIG))
+plan: setup  ## memory per GPU, time of an iteration and the best split of the nodes, before anything runs
+#: make plan CONFIG=configs/qwen2.5-32b.yaml NODES=2
+#: make plan CONFIG=configs/qwen2.5-7b.yaml RUN=runs/qwen2.5-7b ARGS="--gpu a100 agent.max_context_tokens=16384"
+	@$(BIN)/python -m loop_rl.plan --config $(CONFIG) --nodes $(NODES) $(if $(RUN),--run $(RUN)) $(ARGS)
+
 eval: $(if $(RUN),setup,tasks)  ## TGC and SGC of a policy version of a run, of any model, or of an OpenAI-compatible endpoint
 #: make eval RUN=runs/tiny SPLIT=test_challenge POLICY=12
 #: make eval MODEL=Qwen/Qwen2.5-7B-Instruct TASKS=official SPLIT=dev ARGS="evaluation.temperature=0"

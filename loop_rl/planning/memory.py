@@ -1,0 +1,131 @@
+"""Memory of one GPU, term by term, in bytes: what training needs and what vLLM needs.
+
+Symbols: P parameters of the model, A of the adapter, R trainer ranks, T tokens of the largest micro-batch on one rank,
+L layers, H hidden size, Q width of the queries, I of the MLP, V vocabulary, s bytes of a number in `model.dtype`.
+The activation terms are checked against the peak of a real forward and backward in tests/test_plan_memory.py.
+"""
+
+from __future__ import annotations
+
+from loop_rl.config import Config
+from loop_rl.planning.gpus import GIB
+from loop_rl.planning.shapes import ModelShape
+
+DTYPE_BYTES = {"float32": 4, "bfloat16": 2}
+# DeepSpeed's stage3_max_live_parameters: ZeRO-3 keeps up to this many gathered parameters before it lets go of some.
+_LIVE_PARAMETERS = 1_000_000_000
+# loop_rl.trainer's reduce_bucket_size, and DeepSpeed's stage3_prefetch_bucket_size of the same size.
+_BUCKET_ELEMENTS = 50_000_000
+# CUDA context, NCCL's buffers and what PyTorch's allocator loses between blocks: an assumption, for want of a GPU.
+TRAINING_RESERVE = 4 * GIB
+# vLLM's own activations of a profile run and its CUDA graphs: an assumption, likewise.
+SERVER_RESERVE = 4 * GIB
+_DEFAULT_UTILIZATION = 0.92  # of vLLM 0.32
+_LORAS_HELD = 2  # --max-loras, see loop_rl.server
+
+
+def training_memory(shape: ModelShape, config: Config, num_ranks: int) -> dict[str, float]:
+    """Bytes on the GPU of one trainer rank at its peak, by term; they add up.
+
+    - weights: P s, under ZeRO-3 P s / R (Rajbhandari et al. 2020, ZeRO, section 5).
+    - gathered weights: under ZeRO-3 min(P, 1e9) s, and the output head.
+    - adapter: A s; its matrices are below DeepSpeed's threshold for splitting, so ZeRO-3 leaves most whole.
+    - gradients: A s as backward makes them, 4 A / R accumulated in float32 (4 A under ZeRO-1).
+    - optimiser: 12 A / R, float32 master weights and AdamW's two moments; nothing where it is offloaded.
+    - buckets: DeepSpeed's buffers for reducing gradients and gathering weights, 2 x 50M elements.
+    - activations kept: with checkpointing T L H s, the input of each layer; without, what every layer keeps.
+    - working set: the larger of one layer's backward and one chunk of the logits, which never exist together.
+    """
+    trainer, s = config.trainer, DTYPE_BYTES[config.model.dtype]
+    adapter = shape.num_adapter_parameters(config.model.lora.rank)
+    zero3 = trainer.zero_stage == 3 and num_ranks > 1
+    tokens = longest_microbatch(config) / trainer.sequence_parallel_size
+    kept, transient = layer_bytes_per_token(shape, config.model.lora.rank, s)
+    layer_input = shape.hidden * s
+    head = _logit_bytes(shape, config, s) + tokens * head_bytes_per_token(shape, s)
+    if trainer.activation_checkpointing:
+        activations = tokens * shape.num_layers * layer_input
+        working_set = max(tokens * (kept + transient), head)
+    else:
+        activations = tokens * shape.num_layers * kept
+        working_set = max(tokens * transient, head)
+    return {
+        "weights": shape.num_parameters * s / (num_ranks if zero3 else 1),
+        "gathered weights": (min(shape.num_parameters, _LIVE_PARAMETERS) + shape.embedding) * s if zero3 else 0.0,
+        "adapter": adapter * s,
+        "gradients": adapter * s + 4 * adapter / (1 if trainer.zero_stage == 1 else num_ranks),
+        "optimiser": 0.0 if trainer.offload_optimizer else 12 * adapter / num_ranks,
+        "buckets": 2.0 * _BUCKET_ELEMENTS * s if num_ranks > 1 else _BUCKET_ELEMENTS * s,
+        "activations kept": activations,
+        "working set": working_set,
+        "reserve": TRAINING_RESERVE,
+    }
+
+
+def longest_microbatch(config: Config) -> int:
+    """Tokens of the largest micro-batch: a rollout longer than `max_tokens_per_microbatch` goes alone."""
+    return max(config.trainer.max_tokens_per_microbatch, config.agent.max_context_tokens)
+
+
+def layer_bytes_per_token(shape: ModelShape, rank: int, s: int) -> tuple[float, float]:
+    """(kept, transient) bytes per token of one decoder layer with adapters of this rank.
+
+    Kept until its backward, with sdpa's flash kernels, so that nothing grows with T^2: in dtype the normed inputs of
+    q, k, v and of gate, up (the adapters need them), q, k, v, the attention's output, four of the MLP's width (gate,
+    silu(gate), up, their product) and what is between the two halves of seven adapters; in float32 the inputs of the
+    norms with their scales, and one number a head. Transient: two gradients of the MLP's width.
+    """
+    widths = 2 * shape.hidden + 2 * shape.query + 2 * shape.key_value + 4 * shape.intermediate + 7 * rank
+    in_float32 = 2 * (shape.hidden + 1) + shape.num_heads
+    if shape.qk_norm:
+        in_float32 += shape.query + shape.key_value + shape.num_heads + shape.num_kv_heads
+    return s * widths + 4 * in_float32, s * 2 * shape.intermediate
+
+
+def head_bytes_per_token(shape: ModelShape, s: int) -> float:
+    """The last norm's input in float32, its output, the hidden states of the actions (at most all) and their gradients."""
+    return 4 * shape.hidden + s * 4 * shape.hidden
+
+
+def _logit_bytes(shape: ModelShape, config: Config, s: int) -> float:
+    """One chunk's logits in the backward pass: in `dtype` and float32, their gradient in both, and exp of them."""
+    return config.trainer.logprob_chunk_tokens * shape.vocab * (2 * s + 3 * 4)
+
+
+def server_memory(shape: ModelShape, config: Config, gpu_memory: float) -> dict[str, float]:
+    """Bytes on each GPU of a vLLM replica, by term; they add up to what vLLM takes.
+
+    - weights: P s / TP. - adapters: 2 A s / TP, see `--max-loras`. - KV cache: what is left of
+    `--gpu-memory-utilization` times the GPU's memory. It may come out negative: then nothing fits.
+    """
+    tp, s = config.server.tensor_parallel_size, DTYPE_BYTES[config.model.dtype]
+    terms = {
+        "weights": shape.num_parameters * s / tp,
+        "adapters": _LORAS_HELD * shape.num_adapter_parameters(config.model.lora.rank) * s / tp,
+        "reserve": SERVER_RESERVE,
+    }
+    return terms | {"KV cache": gpu_memory_utilization(config) * gpu_memory - sum(terms.values())}
+
+
+def kv_bytes_per_token(shape: ModelShape, config: Config) -> float:
+    """Keys and values of one token in all layers, on each GPU of a replica; a head is never split over GPUs."""
+    heads_per_gpu = max(1, shape.num_kv_heads / config.server.tensor_parallel_size)
+    return 2 * shape.num_layers * heads_per_gpu * shape.head_dim * DTYPE_BYTES[config.model.dtype]
+
+
+def gpu_memory_utilization(config: Config) -> float:
+    """Share of the GPU that vLLM takes: from `server.args`, else vLLM's default.
+
+    Raises:
+        ValueError: the argument has no number behind it.
+    """
+    arguments = [part for argument in config.server.args for part in argument.split("=", 1)]
+    if "--gpu-memory-utilization" not in arguments:
+        return _DEFAULT_UTILIZATION
+    position = arguments.index("--gpu-memory-utilization") + 1
+    try:
+        return float(arguments[position])
+    except (IndexError, ValueError):
+        raise ValueError(
+            f"server.args: --gpu-memory-utilization needs a number behind it, such as 0.9: {config.server.args}"
+        ) from None

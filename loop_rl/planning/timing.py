@@ -1,0 +1,114 @@
+"""How long generating, executing and training take on GPUs, by the roofline: work over peak times an assumed share of it.
+
+Nothing here was measured on a GPU. `Assumptions` holds every guess; `loop_rl.plan` prints them.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from loop_rl.config import Config
+from loop_rl.planning.gpus import Gpu
+from loop_rl.planning.memory import DTYPE_BYTES, kv_bytes_per_token
+from loop_rl.planning.shapes import ModelShape
+from loop_rl.planning.simulation import Curve
+from loop_rl.planning.workload import Workload
+
+
+@dataclass(frozen=True)
+class Assumptions:
+    """The shares of peak figures that are reached, and what no data sheet says."""
+
+    mfu: float = 0.35
+    """Share of peak FLOP/s in training."""
+    decode_bandwidth: float = 0.6
+    """Share of memory bandwidth in generating."""
+    prefill_mfu: float = 0.4
+    """Share of peak FLOP/s when vLLM reads context."""
+    step_s: float = 0.005
+    """Seconds of one decoding step of vLLM beside the GPU's work: scheduling, launching, sampling."""
+    network: float = 50e9
+    """Bytes per second from a GPU to other nodes (400 Gb/s a GPU)."""
+    environment_s: float = 1.0
+    """Seconds in which AppWorld executes the code of a turn, scoring included."""
+    environment_core_s: float = 0.17
+    """Seconds of one CPU core in that; measured with the built-in tasks."""
+    cores: int = 96
+    """CPU cores of a node, all nodes of inference running AppWorld."""
+    publish_s: float = 5.0
+    """Seconds to write a checkpoint and an adapter, and to load it into every server."""
+
+
+def generation_curve(shape: ModelShape, config: Config, gpu: Gpu, guess: Assumptions, workload: Workload) -> Curve:
+    """Seconds per token of one replica with n requests.
+
+    One step makes one token for each request. It reads the weights once, and of each request the keys and values of its
+    context; it computes 2 operations a parameter and request. The context that turns append is read too, at its own
+    share: (context tokens / action tokens) of it for every token made. Prefixes are found in the cache.
+    """
+    tp, s = config.server.tensor_parallel_size, DTYPE_BYTES[config.model.dtype]
+    bandwidth, flops = gpu.bandwidth * guess.decode_bandwidth, tp * gpu.flops * guess.prefill_mfu
+    operations = 2 * shape.num_matmul_parameters
+    appended = (workload.tokens - workload.action_tokens) / workload.action_tokens
+    return Curve(
+        base_s=guess.step_s + (shape.num_matmul_parameters * s / tp) / bandwidth,
+        per_request_s=workload.held_tokens * kv_bytes_per_token(shape, config) / bandwidth
+        + operations * (1 + appended) / flops,
+    )
+
+
+def environment_curve(guess: Assumptions, num_nodes: int) -> Curve:
+    """Seconds of a turn's code with n episodes at it: the cores are shared."""
+    return Curve(guess.environment_s, guess.environment_core_s / (guess.cores * num_nodes))
+
+
+def rollout_flops(shape: ModelShape, config: Config, tokens: int) -> float:
+    """Operations to train once on a rollout.
+
+    Of the linear layers, forward 2 a parameter and token, backward 2 (the weights are frozen, so only gradients of
+    activations), and 2 for the forward done again under activation checkpointing. Causal attention takes 2 T^2 Q a
+    layer forward, twice that backward, since neither of its factors is frozen.
+    """
+    again = 1 if config.trainer.activation_checkpointing else 0
+    linear = (2 + again) * 2 * shape.num_matmul_parameters * tokens
+    attention = (3 + again) * 2 * tokens**2 * shape.query * shape.num_layers
+    return linear + attention
+
+
+def training_time(
+    shape: ModelShape, config: Config, gpu: Gpu, guess: Assumptions, num_ranks: int, num_nodes: int
+) -> Callable[[Sequence[int]], float]:
+    """Seconds of one iteration's update as a function of the rollouts' lengths.
+
+    A step takes as long as its busiest rank: rollouts are shared out longest first, as loop_rl.batching does, so more
+    ranks than rollouts in a minibatch are of no use. Under ZeRO-3 each micro-batch gathers the weights twice, beside
+    the computation; the slower of both counts.
+    """
+    trainer = config.trainer
+    data_ranks = num_ranks // trainer.sequence_parallel_size
+    per_second = gpu.flops * guess.mfu * trainer.sequence_parallel_size
+    link = guess.network if num_nodes > 1 else gpu.link
+    weights = shape.num_parameters * DTYPE_BYTES[config.model.dtype] * (1 - 1 / num_ranks)
+    gather_s = 2 * weights / link if trainer.zero_stage == 3 else 0.0
+
+    def seconds(lengths: Sequence[int]) -> float:
+        rng, total = random.Random(0), 0.0
+        for _ in range(config.algorithm.epochs):
+            order = rng.sample(list(lengths), len(lengths))
+            for start in range(0, len(order), trainer.minibatch_rollouts):
+                total += step_seconds(order[start : start + trainer.minibatch_rollouts])
+        return total
+
+    def step_seconds(lengths: Sequence[int]) -> float:
+        ranks = [(0.0, rank, 0) for rank in range(data_ranks)]
+        for length in sorted(lengths, reverse=True):
+            flops, rank, tokens = ranks[0]
+            heapq.heapreplace(ranks, (flops + rollout_flops(shape, config, length), rank, tokens + length))
+        micro_batches = max(math.ceil(tokens / trainer.max_tokens_per_microbatch) for _, _, tokens in ranks)
+        return max(max(flops for flops, _, _ in ranks) / per_second, micro_batches * gather_s)
+
+    return seconds
