@@ -111,7 +111,7 @@ def parents() -> dict[int, int]:
 
 @pytest.fixture(scope="module")
 def stage(appworld_root: Path, appworld_python: Path) -> Iterator[Stage]:
-    environment = AppWorldEnvironment(appworld_root, appworld_python, num_workers=1, execute_timeout_s=3.0)
+    environment = AppWorldEnvironment(appworld_root, appworld_python, num_workers=1, execute_timeout_s=5.0)
     with (
         asyncio.Runner() as runner,
         socket.create_server(("127.0.0.1", 0)) as listener,

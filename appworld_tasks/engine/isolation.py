@@ -17,6 +17,7 @@ from outputs import copy_outputs
 MAX_PROCESSES = 256  # of one worker, threads included: AppWorld's web framework uses up to 40
 MAX_FILE_BYTES = 256 * 2**20  # AppWorld saves whatever agent code prints
 MAX_FOLDER_BYTES = 512 * 2**20  # all that one worker writes; it is held in memory
+MAX_OUTPUT_BYTES = 128 * 2**20  # of these, what is copied out; the scorer reads files of at most half of it
 MAX_FILES = 16384
 MAX_DESCRIPTORS = 1024
 MAX_CPU_S = 12 * 3600  # a last resort: worlds have a watchdog, and one worker plays many
@@ -209,7 +210,7 @@ class Isolation:
         Raises ValueError when there is anything but files and folders of reasonable number and size.
         """
         target = os.path.join(self.outputs, experiment_name, "tasks", task_id)
-        copy_outputs(f"{WORKERS}/{id}/0", (experiment_name, "tasks", task_id), target, MAX_FOLDER_BYTES)
+        copy_outputs(f"{WORKERS}/{id}/0", (experiment_name, "tasks", task_id), target, MAX_OUTPUT_BYTES)
 
 
 def _show(path: str, source: str, *, read_only: bool) -> None:
