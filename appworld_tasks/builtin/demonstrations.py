@@ -52,6 +52,8 @@ def write_demonstrations(settings: DemonstrationSettings, out: Path) -> None:
     """Write one JSON line a demonstration to `out`, in an order that depends on the seed alone."""
     pack = PackSettings(seed=settings.seed, instances={}, people={PARTITION: settings.num_people})
     generate(settings.root, pack)
+    shutil.rmtree(settings.root / "data" / "tasks")  # what an interrupted run has left
+    (settings.root / "data" / "tasks").mkdir()
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = out.with_name(out.name + ".partial")
     with partial.open("w") as file:
