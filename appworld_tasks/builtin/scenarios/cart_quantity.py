@@ -46,7 +46,7 @@ def set_up(stage: Stage) -> Draft:
 def evaluate(test, public_data, private_data, main_user, models, ground_truth_answer):
     added, updated, removed = models.changed_records("amazon.CartEntry")
     with test("the product has the new quantity"):
-        quantities = [entry.quantity for entry in updated if entry.product_id == private_data.product_id]
+        quantities = [entry.quantity for entry in added + updated if entry.product_id == private_data.product_id]
         test.case(quantities, "==", [public_data.quantity])
     with test("no other product in the cart changed"):
         changed = {entry.product_id for entry in added + updated + removed}
