@@ -18,7 +18,6 @@ from escapes import ATTEMPTS, PREAMBLE, Attempt, table
 
 from appworld_tasks.environment import AppWorldEnvironment
 from appworld_tasks.pool import WorkerLost
-from appworld_tasks.roots import prepare_worker_root
 from appworld_tasks.scoring import Score
 from appworld_tasks.splits import load_split
 
@@ -149,7 +148,3 @@ def test_escape_ends_in_nothing(stage: Stage, attempt: Attempt) -> None:
 def test_the_table_of_attempts_is_the_one_in_the_documentation() -> None:
     assert len({attempt.name for attempt in ATTEMPTS}) == len(ATTEMPTS) >= 40
     assert table() in SECURITY.read_text(), "put the output of `python tests/escapes.py` into docs/security.md"
-
-
-def test_a_lock_held_by_agent_code_would_not_stop_the_next_run(stage: Stage) -> None:
-    assert prepare_worker_root(stage.root) == stage.environment.pool.worker_root
