@@ -20,6 +20,7 @@ from loop_rl.metrics import MetricsWriter, describe_groups
 from loop_rl.processes import die_with_parent
 from loop_rl.rollout import Group, read_group
 from loop_rl.run_dir import RunDir
+from loop_rl.stress import stress_step
 from loop_rl.timeline import Timeline
 from loop_rl.trainer import Trainer, Update, end_process
 from loop_rl.updates import write_updates
@@ -31,6 +32,9 @@ SAMPLER_SILENCE_S = 300.0
 def train(run: RunDir, config: Config) -> None:
     """Train until `trainer.num_iterations` iterations are done, from the newest checkpoint if there is one."""
     trainer = Trainer(config)
+    if trainer.is_main:
+        run.write_status("trainer", phase="stress step", iteration=0, done=0, total=1)
+    stress_step(trainer)
     first_iteration = resume(trainer, run)
     metrics = MetricsWriter(run, first_iteration, config.tracking) if trainer.is_main else None
     timeline = Timeline(run, "trainer", record=trainer.is_main)

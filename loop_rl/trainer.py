@@ -36,7 +36,7 @@ from loop_rl.batching import MicroBatch, Sample, collate, plan_microbatches, shu
 from loop_rl.config import Config
 from loop_rl.loss import TokenStats, clipped_surrogate, importance_weights, policy_loss, weight_figures
 from loop_rl.policy_model import PolicyModel, load_base, with_fresh_adapter
-from loop_rl.rollout import Rollout
+from loop_rl.rollout import Rollout, TokenSequence
 from loop_rl.sequence_parallel import parallelism, require_divisible_heads, shard
 from loop_rl.updates import TokenValues
 
@@ -45,6 +45,8 @@ deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
 # DeepSpeed 0.19.8 calls torch 2.13's collectives by their old names, once per collective.
 warnings.filterwarnings("ignore", message=r"`torch\.distributed\.\w+` is deprecated", category=FutureWarning)
+
+_COUNTERS = ("global_steps", "global_samples", "micro_steps", "skipped_steps")  # the engine's
 
 
 class Trainer:
@@ -180,6 +182,28 @@ class Trainer:
             }
         return Update(figures, {trained[index]: values for index, values in totals.last_epoch.items()})
 
+    def rehearse(self, sequences: Sequence[TokenSequence]) -> int:
+        """Do one optimiser step on these sequences on every rank, of which no weight, optimiser state, figure or random
+        generator shows anything afterwards; only on a trainer that has not trained or loaded anything.
+
+        Returns:
+            Peak memory in bytes, of the rank that needed most.
+        """
+        optimizer = self.engine.optimizer.optimizer  # torch's, below DeepSpeed's
+        assert not optimizer.state
+        counters = {name: getattr(self.engine, name) for name in _COUNTERS}
+        samples = [Sample(sequence, 0.0) for sequence in sequences] * self._num_data_ranks
+        for group in optimizer.param_groups:
+            group["lr"] = 0.0
+        totals = _Totals()
+        self._step(samples, list(range(len(samples))), totals)
+        for group in optimizer.param_groups:
+            group["lr"] = self.config.trainer.learning_rate
+        for state in optimizer.state.values():
+            state["step"].zero_()
+        vars(self.engine).update(counters)
+        return self._over_ranks(totals).peak_memory
+
     def _step(
         self,
         samples: list[Sample],
@@ -238,8 +262,12 @@ class Trainer:
         """DeepSpeed sums gradients over micro-batches and averages them over ranks. The weights of a loss already divide
         by the minibatch's rollouts over all ranks, so this factor turns the average back into a sum. Ranks that share a
         sequence count as one there, but not in ZeRO 3."""
-        trainer = self.config.trainer
-        return self.num_ranks if trainer.zero_stage == 3 else self.num_ranks // trainer.sequence_parallel_size
+        return self.num_ranks if self.config.trainer.zero_stage == 3 else self._num_data_ranks
+
+    @property
+    def _num_data_ranks(self) -> int:
+        """Ranks, those that share sequences counted as one."""
+        return self.num_ranks // self.config.trainer.sequence_parallel_size
 
     def _plan(self, samples: list[Sample], minibatch: list[int]) -> list[list[int]]:
         """This rank's micro-batches, as indices of samples; ranks that share sequences have the same."""
@@ -247,7 +275,7 @@ class Trainer:
         size = trainer.sequence_parallel_size
         plan = plan_microbatches(
             [samples[index].num_tokens for index in minibatch],
-            self.num_ranks // size,
+            self._num_data_ranks,
             trainer.max_tokens_per_microbatch if size == 1 else 1,  # Ulysses takes one row
         )
         return [[minibatch[i] for i in indices] for indices in plan[self.rank // size]]

@@ -49,10 +49,18 @@ def test_collate_by_hand():
     assert batch.positions_N.tolist() == [0, 2, 0]
     assert batch.targets_N.tolist() == [2, 4, 8]
     assert batch.behaviour_logprobs_N.tolist() == [-1.0, -2.0, -0.5]
+    assert batch.proximal_logprobs_N.tolist() == [-1.0, -2.0, -0.5]
     assert batch.advantages_N.tolist() == [-1.0, -1.0, 0.25]
     assert batch.weights_N.tolist() == pytest.approx([0.1, 0.1, 0.2])
     assert batch.versions_N.tolist() == [2, 3, 3]
     assert batch.num_tokens == 6
+
+
+def test_recomputed_logprobs_take_the_place_of_those_sampled_with_in_the_ratio_only():
+    sequence = TokenSequence([1, 2, 3, 4], [False, True, False, True], [0.0, -1.0, 0.0, -2.0], [-1, 2, -1, 3])
+    batch = collate([Sample(sequence, 1.0, proximal_logprobs=[-1.5, -2.5])], num_rollouts=1)
+    assert batch.behaviour_logprobs_N.tolist() == [-1.0, -2.0]
+    assert batch.proximal_logprobs_N.tolist() == [-1.5, -2.5]
 
 
 def test_dummy_weighs_nothing():

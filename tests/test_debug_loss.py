@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import math
 import os
 import subprocess
 import sys
@@ -14,7 +16,8 @@ from small_run import make_run
 from transformers import AutoModelForCausalLM
 
 from loop_rl.config import ConfigError
-from loop_rl.inspection.debug_loss import advantage_of, load_policy, token_losses
+from loop_rl.inspection import debug_loss
+from loop_rl.inspection.debug_loss import advantage_of, load_policy, recomputed_logprobs, token_losses
 from loop_rl.inspection.find import find_rollout
 from loop_rl.rollout import read_group, write_rollouts
 
@@ -90,3 +93,24 @@ def test_the_command_prints_every_token_inert_and_the_sum(run):
     assert len(rows) == rollout.num_action_tokens
     assert "\x1b" not in result.stdout and "\\x1b" in result.stdout and "'\\n'" in result.stdout
     assert "policy_loss: " in result.stdout and "left out of training by the filter" in result.stdout
+
+
+def test_a_recomputed_ratio_is_to_the_policy_that_the_iteration_started_from(run, capsys):
+    text = run.config_file.read_text()
+    recomputed = text.replace("ratio_to: behaviour", "ratio_to: recomputed")
+    run.config_file.write_text(recomputed.replace("max_importance_weight: 0.0", "max_importance_weight: 2.0"))
+    rollout, epsilon = find_rollout(run, "g000001-k1"), run.config.algorithm.clip_epsilon
+    start = recomputed_logprobs(rollout, load_policy(run, run.config, 1))
+    tokens, _ = token_losses(rollout, -0.1, load_policy(run, run.config, 2), run.config, start)
+    for token, start_logprob in zip(tokens, start, strict=True):
+        weight = min(math.exp(start_logprob) / math.exp(token.behaviour_logprob), 2.0)
+        ratio = math.exp(token.logprob - start_logprob)
+        assert token.importance_weight == pytest.approx(weight, rel=1e-4)
+        assert token.ratio == pytest.approx(ratio, rel=1e-4)
+        bounded = min(max(ratio, 1 - epsilon), 1 + epsilon)
+        assert token.objective == pytest.approx(weight * min(ratio * -0.1, bounded * -0.1), rel=1e-3)
+    assert any(token.importance_weight == 2.0 for token in tokens)
+
+    debug_loss._debug_loss(argparse.Namespace(run_dir=run.path, rollout=rollout.rollout_id, version=2))
+    (header,) = [line for line in capsys.readouterr().out.splitlines() if "behaviour" in line]
+    assert "proximal" in header and "importance" in header

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loop_rl.loss import TokenStats, clipped_surrogate, policy_loss
+from loop_rl.loss import TokenStats, clipped_surrogate, importance_weights, policy_loss, weight_figures
 
 EPSILON = 0.1
 # Ratio, advantage, min(r A, clip(r) A), d objective / d log pi = r A where the free term is the smaller, else 0.
@@ -45,6 +45,59 @@ def test_statistics_by_hand():
     assert means == pytest.approx(
         {"ratio_mean": 1.25, "ratio_max": 2.0, "clip_share": 0.5, "approx_kl": 0.25, "entropy": 2.0}
     )
+
+
+def test_golden_values_of_the_decoupled_objective():
+    # ln of pi_behaviour, pi_proximal, pi_theta; worked out by hand for A = 2, eps = 0.1, C = 1.5:
+    # weights 0.25/0.5 = 0.5, 0.6/0.2 = 3 -> 1.5, 0.3/0.2 = 1.5 (the limit itself is not truncated)
+    # ratios 0.25/0.25 = 1, 0.9/0.6 = 1.5 -> 1.1, 0.15/0.3 = 0.5
+    behaviour, proximal = torch.tensor([0.5, 0.2, 0.2]).log(), torch.tensor([0.25, 0.6, 0.3]).log()
+    theta = torch.tensor([0.25, 0.9, 0.15]).log().requires_grad_()
+    weights = importance_weights(proximal, behaviour, 1.5)
+    result = clipped_surrogate(theta, proximal, torch.full((3,), 2.0), EPSILON)
+    (weights * result.objective_N).sum().backward()
+    assert weights.tolist() == pytest.approx([0.5, 1.5, 1.5])
+    assert (weights * result.objective_N).tolist() == pytest.approx([1.0, 3.3, 1.5])
+    assert theta.grad.tolist() == pytest.approx([1.0, 0.0, 1.5])
+    assert importance_weights(proximal, behaviour, 0).tolist() == pytest.approx([0.5, 3.0, 1.5])
+    figures = weight_figures(proximal, behaviour, 1.6)
+    assert figures == pytest.approx(
+        {"importance_weight_mean": 3.6 / 3, "importance_weight_max": 3.0, "importance_truncated_share": 1 / 3}
+    )
+
+
+def slow_decoupled_objective(theta, proximal, behaviour, advantage, epsilon, limit):
+    """As AReaL writes it, for one token: min(pi_theta / pi_b A, pi_prox / pi_b clip(pi_theta / pi_prox) A), where its
+    first factor is below the limit of TIS."""
+    weight = proximal / behaviour
+    if limit and weight > limit:
+        behaviour = proximal / limit
+    clipped = min(max(theta / proximal, 1 - epsilon), 1 + epsilon)
+    return min(theta / behaviour * advantage, proximal / behaviour * clipped * advantage)
+
+
+probabilities = st.floats(0.01, 1)
+
+
+@given(probabilities, probabilities, probabilities, st.floats(-1, 1), st.sampled_from([0.0, 0.5, 1.0, 2.0]))
+def test_weight_times_surrogate_is_the_decoupled_objective(theta, proximal, behaviour, advantage, limit):
+    logs = [torch.tensor([math.log(p)]) for p in (theta, proximal, behaviour)]
+    surrogate_1 = clipped_surrogate(logs[0], logs[1], torch.tensor([advantage]), EPSILON)
+    objective = (importance_weights(logs[1], logs[2], limit) * surrogate_1.objective_N).item()
+    expected = slow_decoupled_objective(theta, proximal, behaviour, advantage, EPSILON, limit)
+    assert objective == pytest.approx(expected, rel=1e-4, abs=1e-4)
+
+
+@given(st.lists(probabilities, min_size=1, max_size=9), st.sampled_from([0.0, 1.0, 2.0]))
+def test_equal_policies_weigh_exactly_one(values, limit):
+    logprobs = torch.tensor(values).log()
+    assert torch.equal(importance_weights(logprobs, logprobs, limit), torch.ones(len(values)))
+
+
+def test_a_piece_without_action_tokens_counts_nothing():
+    _, result = surrogate([], [])
+    stats = TokenStats.of(result, torch.zeros(0))
+    assert stats == TokenStats()
 
 
 tokens = st.lists(st.tuples(st.floats(0.05, 20), st.floats(-1, 1)), min_size=1, max_size=20)

@@ -34,7 +34,12 @@ def save_model(folder: Path) -> None:
 
 
 def make_config(
-    model: Path, dtype: str = "float32", temperature: float = 1.0, algorithm: dict | None = None, **trainer
+    model: Path,
+    dtype: str = "float32",
+    temperature: float = 1.0,
+    max_context_tokens: int = 100,
+    algorithm: dict | None = None,
+    **trainer,
 ) -> Config:
     """A config around the model; keywords override settings of the trainer section."""
     defaults = {
@@ -49,7 +54,8 @@ def make_config(
         "name": "test",
         "seed": 3,
         "model": {"path": str(model), "dtype": dtype, "lora": {"rank": 4, "alpha": 8}},
-        "agent": {"temperature": temperature},
+        "agent": {"temperature": temperature, "max_new_tokens": 20, "max_observation_tokens": 20}
+        | {"max_context_tokens": max_context_tokens},
         "algorithm": algorithm or {},
         "trainer": defaults | trainer,
     }

@@ -47,8 +47,12 @@ ONE_RANK_CASES = ["zero2", "zero3"]
 RESUME_CASES = {
     "zero1-bfloat16": {"zero_stage": 1, "dtype": "bfloat16"},
     "zero2": {"zero_stage": 2},
+    "zero2-offload": {"zero_stage": 2, "offload_optimizer": True},
+    "zero3-offload-bfloat16": {"zero_stage": 3, "offload_optimizer": True, "dtype": "bfloat16"},
     "zero3": {"zero_stage": 3},
 }
+# Settings of each case of `stress`.
+STRESS_CASES = RESUME_CASES | {"zero2-sequence-parallel": {"zero_stage": 2} | SEQUENCE_PARALLEL}
 SAMPLER_TEMPERATURE = 0.7
 
 
@@ -151,11 +155,13 @@ def resumed(folder: Path) -> None:
 
     from loop_rl.checkpoint import latest_checkpoint, load_checkpoint, publish_adapter, save_checkpoint
     from loop_rl.config import ConfigError
+    from loop_rl.stress import stress_step
 
     rollouts, advantages = tiny.with_advantages(tiny.make_groups(4))
     refusals = []
     for case, settings in RESUME_CASES.items():
         trainer = new_trainer(tiny.make_config(folder / "model", **settings))
+        stress_step(trainer)  # as train.py does
         version = load_checkpoint(trainer, latest_checkpoint(folder / case))
         draws = draw_random_numbers()
         trainer.train_iteration(rollouts, advantages, version)
@@ -176,6 +182,46 @@ def resumed(folder: Path) -> None:
     trainer.close()
 
 
+def stress(folder: Path) -> None:
+    """One iteration of each case, with a stress step before it and without."""
+    import tiny
+
+    from loop_rl.stress import stress_step
+
+    rollouts, advantages = tiny.with_advantages(tiny.make_groups(4))
+    for case, settings in STRESS_CASES.items():
+        for name in ("without", "with"):
+            trainer = new_trainer(tiny.make_config(folder / "model", **settings))
+            if name == "with":
+                stress_step(trainer)
+            draws = draw_random_numbers()
+            trainer.save_adapter(folder / case / name / "before")
+            figures = trainer.train_iteration(rollouts, advantages, 0).figures
+            trainer.save_adapter(folder / case / name / "after")
+            kept = {key: value for key, value in figures.items() if key not in ("tokens_per_s", "peak_memory_gib")}
+            (folder / case / name / f"figures-{trainer.rank}.json").write_text(json.dumps([draws, kept]))
+    trainer.close()
+
+
+def no_room(folder: Path) -> None:
+    """A stress step that needs more than this process may have."""
+    import resource
+
+    import tiny
+
+    from loop_rl.config import ConfigError
+    from loop_rl.stress import stress_step
+
+    trainer = new_trainer(tiny.make_config(folder / "model", max_context_tokens=16_384, zero_stage=3))
+    num_pages = int(Path("/proc/self/statm").read_text().split()[0])
+    resource.setrlimit(resource.RLIMIT_AS, (num_pages * resource.getpagesize() + 50_000_000,) * 2)
+    try:
+        stress_step(trainer)
+    except ConfigError as error:
+        (folder / "no-room.txt").write_text(str(error))
+    trainer.close()
+
+
 def draw_random_numbers() -> list[float]:
     import random
 
@@ -189,7 +235,8 @@ def main(mode: str, folder: Path) -> None:
     import torch
 
     torch.set_num_threads(1)
-    {"update": update, "interrupted": interrupted, "resumed": resumed}[mode](folder)
+    modes = {"update": update, "interrupted": interrupted, "resumed": resumed, "stress": stress, "no_room": no_room}
+    modes[mode](folder)
 
     from loop_rl.trainer import end_process
 

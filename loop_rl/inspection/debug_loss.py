@@ -4,9 +4,11 @@
     loop_rl debug-loss runs/tiny --rollout g000003-k1 --version 7    # under another
 
 A line is one action token: its place in the episode and its turn; the log-probability it was sampled with (behaviour)
-and the policy version that sampled it; its log-probability under the policy that is debugged (theta); the importance
-ratio, and whether the clip takes its gradient away; the rollout's advantage; objective and weight, whose products with a
-minus sign add up to the rollout's loss; the entropy of theta in nats. A minibatch's loss is the mean of its rollouts'.
+and the policy version that sampled it; its log-probability under the policy that the importance ratio is to (proximal:
+that of behaviour, or with algorithm.ratio_to=recomputed under the policy that the iteration started from) and under the
+policy that is debugged (theta); the importance ratio, and whether the clip takes its gradient away; the rollout's
+advantage; the importance weight, which multiplies the objective; objective and weight, whose products with a minus sign
+add up to the rollout's loss; the entropy of theta in nats. A minibatch's loss is the mean of its rollouts'.
 """
 
 from __future__ import annotations
@@ -28,13 +30,13 @@ from loop_rl.chat import load_tokenizer
 from loop_rl.command import run_command
 from loop_rl.config import Config, ConfigError
 from loop_rl.inspection.find import find_rollout, require_version
-from loop_rl.loss import clipped_surrogate, policy_loss
+from loop_rl.loss import clipped_surrogate, importance_weights, policy_loss
 from loop_rl.policy_model import PolicyModel, load_base, with_adapter, with_fresh_adapter
 from loop_rl.rollout import Rollout, read_group
 from loop_rl.run_dir import RunDir
 from loop_rl.updates import read_updates
 
-_MIN_WIDTH = 150  # of the table, where the output is no terminal or a narrow one
+_MIN_WIDTH = 175  # of the table, where the output is no terminal or a narrow one
 
 
 @dataclass(frozen=True)
@@ -48,46 +50,71 @@ class TokenLoss:
     token_id: int
     behaviour_logprob: float
     policy_version: int
+    proximal_logprob: float
+    """What the ratio divides by."""
     logprob: float
     """log pi_theta."""
     ratio: float
     clipped: bool
     advantage: float
+    importance_weight: float
     objective: float
+    """Multiplied by the importance weight."""
     weight: float
     entropy: float
     """In nats."""
 
 
 @torch.no_grad()
+def recomputed_logprobs(rollout: Rollout, policy: PolicyModel) -> list[float]:
+    """Of the rollout's action tokens under a policy: under the one its iteration started from, `token_losses` needs them
+    where `algorithm.ratio_to` is `recomputed`."""
+    batch = collate([Sample(rollout.flatten(), 0.0)], num_rollouts=1).to(next(policy.parameters()).device)
+    return policy(batch.input_ids_BT, batch.rows_N, batch.positions_N, batch.targets_N)[0].tolist()
+
+
+@torch.no_grad()
 def token_losses(
-    rollout: Rollout, advantage: float, policy: PolicyModel, config: Config
+    rollout: Rollout,
+    advantage: float,
+    policy: PolicyModel,
+    config: Config,
+    proximal_logprobs: list[float] | None = None,
 ) -> tuple[list[TokenLoss], float]:
     """Every action token of a rollout, and the loss of a minibatch that holds this rollout alone.
+
+    Args:
+        proximal_logprobs: what the ratio is to; None for those that the tokens were sampled with.
 
     Raises:
         ConfigError: the rollout has no action token.
     """
     if not rollout.num_action_tokens:
         raise ConfigError(f"{rollout.rollout_id}: ended before its first action ({rollout.end_reason}); it has no loss")
-    batch = collate([Sample(rollout.flatten(), advantage)], num_rollouts=1)
+    batch = collate([Sample(rollout.flatten(), advantage, proximal_logprobs)], num_rollouts=1)
     batch = batch.to(next(policy.parameters()).device)
     logprobs_N, entropies_N = policy(batch.input_ids_BT, batch.rows_N, batch.positions_N, batch.targets_N)
     surrogate = clipped_surrogate(
-        logprobs_N, batch.behaviour_logprobs_N, batch.advantages_N, config.algorithm.clip_epsilon
+        logprobs_N, batch.proximal_logprobs_N, batch.advantages_N, config.algorithm.clip_epsilon
     )
-    loss = policy_loss(surrogate.objective_N, batch.weights_N).item()
+    importance_N = importance_weights(
+        batch.proximal_logprobs_N, batch.behaviour_logprobs_N, config.algorithm.max_importance_weight
+    )
+    objective_N = importance_N * surrogate.objective_N
+    loss = policy_loss(objective_N, batch.weights_N).item()
     columns_N = (
         (batch.positions_N + 1).tolist(),  # batch.positions_N are those of the tokens before
         [index + 1 for index, turn in enumerate(rollout.turns) for _ in turn.action_ids],
         batch.targets_N.tolist(),
         batch.behaviour_logprobs_N.tolist(),
         batch.versions_N.tolist(),
+        batch.proximal_logprobs_N.tolist(),
         logprobs_N.tolist(),
         surrogate.log_ratio_N.exp().tolist(),
         surrogate.clipped_N.tolist(),
         batch.advantages_N.tolist(),
-        surrogate.objective_N.tolist(),
+        importance_N.tolist(),
+        objective_N.tolist(),
         batch.weights_N.tolist(),
         entropies_N.tolist(),
     )
@@ -134,9 +161,21 @@ def advantage_of(run: RunDir, rollout: Rollout) -> tuple[float, str]:
 def loss_table(tokens: list[TokenLoss], texts: list[str], title: str) -> Table:
     """Rows are tokens; texts[i] is what tokens[i] stands for, as it is."""
     table = Table(title=title)
-    for heading in ("position", "turn", "token", "behaviour", "version", "theta", "ratio", "clipped", "advantage"):
+    headings = (
+        "position",
+        "turn",
+        "token",
+        "behaviour",
+        "version",
+        "proximal",
+        "theta",
+        "ratio",
+        "clipped",
+        "advantage",
+    )
+    for heading in headings:
         table.add_column(heading, justify="left" if heading == "token" else "right", no_wrap=True)
-    for heading in ("objective", "weight", "entropy"):
+    for heading in ("importance", "objective", "weight", "entropy"):
         table.add_column(heading, justify="right", no_wrap=True)
     for token, text in zip(tokens, texts, strict=True):
         table.add_row(
@@ -145,10 +184,12 @@ def loss_table(tokens: list[TokenLoss], texts: list[str], title: str) -> Table:
             Text(repr(text)),  # escapes line ends and everything that a terminal would obey
             f"{token.behaviour_logprob:.5f}",
             str(token.policy_version),
+            f"{token.proximal_logprob:.5f}",
             f"{token.logprob:.5f}",
             f"{token.ratio:.5f}",
             "yes" if token.clipped else "",
             f"{token.advantage:+.4f}",
+            f"{token.importance_weight:.5f}",
             f"{token.objective:+.5f}",
             f"{token.weight:.5f}",
             f"{token.entropy:.4f}",
@@ -172,7 +213,11 @@ def _debug_loss(args: argparse.Namespace) -> None:
     version = rollout.iteration if args.version is None else args.version
     tokenizer = load_tokenizer(config.model.path)
     disable_progress_bar()
-    tokens, loss = token_losses(rollout, advantage, load_policy(run, config, version), config)
+    policy, proximal = load_policy(run, config, version), None
+    if config.algorithm.ratio_to == "recomputed":
+        start = policy if version == rollout.iteration else load_policy(run, config, rollout.iteration)
+        proximal = recomputed_logprobs(rollout, start)
+    tokens, loss = token_losses(rollout, advantage, policy, config, proximal)
     texts = [tokenizer.decode([token.token_id]) for token in tokens]
     console = Console(highlight=False)
     console.width = max(console.width, _MIN_WIDTH)
