@@ -82,7 +82,7 @@ def main() -> int:
             pools.add_row("plain", *_figures(wall, cpu, calls, len(episodes), 1))
             for workers in WORKERS:
                 wall, cpu = asyncio.run(pooled(root, python, workers, episodes, advance))
-                pools.add_row(f"pool, {workers} workers", *_figures(wall, cpu, calls, len(episodes), workers))
+                pools.add_row(f"pool of {workers}", *_figures(wall, cpu, calls, len(episodes), workers))
             for kind, (wall, cpu) in asyncio.run(scored(root, python, episodes[: len(tasks)], advance)).items():
                 scoring.add_row(kind, f"{wall:.3f} s", f"{cpu:.3f} s")
     except EngineError as error:
