@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from escapes import ATTEMPTS, PREAMBLE, Attempt, table
+from solutions import solution_code
 
 from appworld_tasks.environment import AppWorldEnvironment
 from appworld_tasks.pool import WorkerLost
@@ -40,7 +41,7 @@ class Stage:
             if json.loads((folders[task.task_id] / "answer.json").read_text()) is not None
         )
         self.truth = folders[self.task.task_id]
-        self.solution = (self.truth / "compiled_solution.py").read_text() + "\nsolution(apis, requester)"
+        self.solution = solution_code(root, self.task.task_id)
         self.honest_outputs, honest = run(self.play(self.honest_codes()))
         assert honest.success, (honest, self.honest_outputs)
         _, idle = run(self.play([]))

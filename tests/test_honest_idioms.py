@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from honest_idioms import IDIOMS, LOGIN
+from solutions import solution_code
 
 from appworld_tasks.environment import AppWorldEnvironment
 from appworld_tasks.splits import load_split
@@ -50,8 +51,7 @@ def results(appworld_root: Path, appworld_python: Path, tmp_path_factory: pytest
         for task in load_split(root, "train")
         if json.loads((root / "data/tasks" / task.task_id / "ground_truth/answer.json").read_text()) is not None
     )
-    solution = (root / "data/tasks" / task.task_id / "ground_truth/compiled_solution.py").read_text()
-    given = {"@LOGIN": LOGIN, "@SOLUTION": solution + "\nsolution(apis, requester)"}
+    given = {"@LOGIN": LOGIN, "@SOLUTION": solution_code(root, task.task_id)}
     idioms = {name: [given.get(code, code) for code in codes] for name, codes in IDIOMS.items()}
 
     plain = root / "plain.json"
