@@ -91,11 +91,12 @@ def _load_task(folder: Path) -> TaskInfo:
         metadata = json.loads((folder / "ground_truth" / "metadata.json").read_text())
     except FileNotFoundError as error:
         raise SplitError(f"task {folder.name} is incomplete: {error.filename} is missing") from None
+    person = specs.get("supervisor") or specs["main_user"]  # its older name, which AppWorld reads, too
     return TaskInfo(
         task_id=folder.name,
         scenario_id=folder.name.split("_")[0],
         difficulty=metadata["difficulty"],
         instruction=specs["instruction"],
-        supervisor={name: specs["supervisor"][name] for name in ("first_name", "last_name", "email", "phone_number")},
+        supervisor={name: person[name] for name in ("first_name", "last_name", "email", "phone_number")},
         datetime=specs["datetime"],
     )

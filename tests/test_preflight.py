@@ -8,9 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from test_splits import write_root
 
+from appworld_tasks.splits import load_split
 from loop_rl.config import ConfigError, load_config
-from loop_rl.preflight import check_inputs
+from loop_rl.preflight import check_evaluation_inputs, check_inputs
 
 REPO = Path(__file__).resolve().parent.parent
 
@@ -49,13 +51,25 @@ def test_a_run_name_that_appworld_would_misread(appworld_root):
     assert "name=memory-test" in refusal(config(appworld_root, "name=memory-test"))
 
 
-def test_no_tasks_of_the_difficulty(appworld_root):
-    assert "no tasks of difficulty [3]" in refusal(config(appworld_root, "tasks.difficulties=[3]"))
+def test_no_tasks_of_the_difficulty(tmp_path):
+    root = write_root(tmp_path, {"train": ["a1_1", "b2_1"], "test_normal": ["c3_1"]})
+    assert "no tasks of difficulty [3]" in refusal(config(root, "tasks.difficulties=[3]"))
+    check_evaluation_inputs(config(root, "tasks.difficulties=[3]"), "test_normal")  # which has nothing to do with it
 
 
 def test_a_task_that_is_not_in_the_split(appworld_root):
-    message = refusal(config(appworld_root, "tasks.task_ids=[train-001-spotify-artist-cuont_1]"))
-    assert "no task 'train-001-spotify-artist-cuont_1'" in message and "did you mean 'train-001-spotify" in message
+    task_id = load_split(appworld_root, "train")[0].task_id
+    wrong = task_id.replace("train", "trian")
+    message = refusal(config(appworld_root, f"tasks.task_ids=[{wrong}]"))
+    assert f"no task '{wrong}'" in message and "did you mean 'train-" in message
+
+
+def test_an_endpoint_is_evaluated_and_not_trained(appworld_root):
+    endpoint = config(appworld_root, "evaluation.endpoint=http://127.0.0.1:9/v1", "model.path=its-name")
+    assert "an endpoint can be evaluated, not trained" in refusal(endpoint)
+    check_evaluation_inputs(endpoint, "dev")
+    with pytest.raises(ConfigError, match="no split 'dve' .* did you mean 'dev'"):
+        check_evaluation_inputs(endpoint, "dve")
 
 
 def test_a_model_path_that_is_nothing(appworld_root, tmp_path):

@@ -39,6 +39,12 @@ def test_tasks_are_read_in_order(root: Path) -> None:
     assert (tasks[0].supervisor["first_name"], tasks[0].datetime) == ("Ada", "2023-05-18T12:00:00")
 
 
+def test_the_supervisor_may_have_its_older_name(root: Path) -> None:
+    file = root / "data/tasks/d1_1/specs.json"
+    file.write_text(file.read_text().replace('"supervisor"', '"main_user"'))
+    assert load_split(root, "dev")[0].supervisor["email"] == "a@x.com"
+
+
 def test_training_tasks_are_chosen_by_difficulty(root: Path) -> None:
     assert [task.task_id for task in training_tasks(root, "train", [1, 2])] == ["a1_1", "a1_2", "b2_1"]
     assert len(training_tasks(root, "train")) == 4
