@@ -2,10 +2,12 @@
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 
 from appworld_tasks.reference import PagedApi, no_op_tests, paged_apis
+from loop_rl.behaviour import ROWS
 from loop_rl.failures import CAUSES, NONE_OF_THESE, Evidence, count_causes, failed_tests, find_causes
 from loop_rl.rollout import Rollout, Turn
 
@@ -138,3 +140,9 @@ def test_the_evidence_in_appworlds_own_files(tmp_path):
     for content, expected in ((labels, {"y"}), (None, set())):  # AppWorld allows both
         tests.write_text(json.dumps(content))
         assert no_op_tests(tmp_path, "t_1") == expected
+
+
+def test_every_rule_is_in_the_documentation():
+    documentation = (Path(__file__).parent.parent / "docs" / "metrics.md").read_text()
+    for label, definition in [(rule.label, rule.definition) for rule in (*CAUSES, *ROWS)]:
+        assert f"| {label} | {definition} |" in documentation
