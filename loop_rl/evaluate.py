@@ -97,7 +97,7 @@ async def evaluate(run: RunDir, config: Config, version: int, split: str, urls: 
     rollouts = [read_rollouts(pieces / f"{task.task_id}.parquet")[0] for task in tasks]
     usages = [_usage(pieces, rollout) for rollout in rollouts]
     write_rollouts(run.evaluation_file(version, split).with_suffix(".parquet"), rollouts)
-    figures = describe(tasks, rollouts, usages, Evidence.of_root(config.tasks.root))
+    figures = describe(tasks, rollouts) | analyse(rollouts, usages, Evidence.of_root(config.tasks.root))
     figures["experiment"] = experiment_name(config, version, split)
     write_atomically(run.evaluation_file(version, split), json.dumps(figures, indent=1))
     for piece in pieces.iterdir():
@@ -114,13 +114,8 @@ def _usage(pieces: Path, rollout: Rollout) -> Usage:
     )
 
 
-def describe(
-    tasks: Sequence[TaskInfo], rollouts: Sequence[Rollout], usages: Sequence[Usage], evidence: Evidence
-) -> dict:
-    """All figures of an evaluation, as they are stored; docs/metrics.md explains them.
-
-    tasks, rollouts, usages: one of each task, in the same order.
-    """
+def describe(tasks: Sequence[TaskInfo], rollouts: Sequence[Rollout]) -> dict:
+    """TGC and SGC as fractions with 95% intervals, overall ("all") and by difficulty; return; how episodes ended."""
     successes = {rollout.task_id: rollout.success for rollout in rollouts}
     completion = goal_completion(successes, {task.task_id: task.difficulty for task in tasks})
     figures: dict = {"TGC": {}, "SGC": {}}
@@ -131,18 +126,27 @@ def describe(
     figures["return"] = sum(rollout.reward for rollout in rollouts) / len(rollouts)
     figures["num_tasks"] = len(rollouts)
     figures["num_failed"] = sum(not rollout.success for rollout in rollouts)
-    figures["turns_per_task"] = sum(len(rollout.turns) for rollout in rollouts) / len(rollouts)
-    figures["action_tokens_per_task"] = sum(usage.action_tokens for usage in usages) / len(rollouts)
-    figures["tokens_per_task"] = sum(usage.tokens for usage in usages) / len(rollouts)
     figures["end_reasons"] = dict(Counter(rollout.end_reason for rollout in rollouts).most_common())
     figures["num_tampered"] = figures["end_reasons"].get(EndReason.TAMPERED, 0)
-    figures["failures"] = count_causes(rollouts, evidence)
-    figures["failed_tests"] = failed_tests(rollouts)
+    return figures
+
+
+def analyse(rollouts: Sequence[Rollout], usages: Sequence[Usage], evidence: Evidence) -> dict:
+    """What episodes cost, why tasks failed, and what the agent does; docs/metrics.md explains every figure.
+
+    usages: one of each rollout, in the same order.
+    """
     behaviour = Behaviour()
     for rollout, usage in zip(rollouts, usages, strict=True):
         behaviour += count_behaviour(rollout.turns, rollout.end_reason, usage.action_tokens)
-    figures["behaviour"] = asdict(behaviour)
-    return figures
+    return {
+        "turns_per_task": behaviour.turns / len(rollouts),
+        "action_tokens_per_task": behaviour.action_tokens / len(rollouts),
+        "tokens_per_task": sum(usage.tokens for usage in usages) / len(rollouts),
+        "failures": count_causes(rollouts, evidence),
+        "failed_tests": failed_tests(rollouts),
+        "behaviour": asdict(behaviour),
+    }
 
 
 def _job(config: Config, version: int, split: str, index: int, task: TaskInfo) -> Job:
