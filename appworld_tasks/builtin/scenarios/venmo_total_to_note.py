@@ -24,22 +24,19 @@ def set_up(stage: Stage) -> Draft:
     relationships = rng.sample(phone.RELATIVES, 7)
     phone.add_contacts(stage, [(p, [name]) for p, name in zip(people, relationships, strict=True)])
     wanted = rng.randrange(1, 7)
-    person = people[wanted]
-    days = rng.randrange(5, 25)
+    person, days = people[wanted], rng.randrange(5, 25)
     # The person was paid long ago, lately, and last of all; the first contact was paid more than the person ever.
-    receivers = [person] * rng.randrange(2, 5) + rng.choices(
-        [p for p in people if p != person], k=rng.randrange(20, 24)
-    )
+    others = [p for p in people if p != person]
+    receivers = [person] * rng.randrange(2, 5) + rng.choices(others, k=rng.randrange(20, 24))
     rng.shuffle(receivers)
     receivers.append(person)  # on the second page
     long_ago = [(me, p, rng.randrange(4, 90), stage.ago(days=days + 20 - i)) for i, p in enumerate(people)]
     lately = [(me, p, rng.randrange(4, 90), stage.ago(hours=90 - i)) for i, p in enumerate(receivers)]
     more = [(me, people[0], 600, stage.ago(hours=95)), (person, me, rng.randrange(4, 90), stage.ago(hours=1))]
     venmo.add_payments(stage, [*long_ago, *more, *lately])
-    titles = stage.titles(4)
-    contents = ["\n".join(f"{noun}: {rng.randrange(4, 90)}" for noun in stage.nouns(3)) for _ in titles]
     # The note that is asked about is the oldest: a listing begins with the others.
-    note = simple_note.add_notes(stage, list(zip(titles, contents, strict=True)))[0]
+    notes = [(t, "\n".join(f"{noun}: {rng.randrange(4, 90)}" for noun in stage.nouns(3))) for t in stage.titles(4)]
+    note = simple_note.add_notes(stage, notes)[0]
 
     contact = lines(
         "cs = apis.phone.search_contacts(relationship=<relationship>, access_token=phone_token, page_limit=20)",
@@ -67,11 +64,11 @@ def set_up(stage: Stage) -> Draft:
 
     return Draft(
         instruction=f"Add up what I sent my {relationships[wanted]} on Venmo in the last {days} days and write the "
-        f"total in whole dollars as a new last line into my note {titles[0]}.",
-        given={"relationship": relationships[wanted], "days": days, "note_title": titles[0]},
+        f"total in whole dollars as a new last line into my note {note.title}.",
+        given={"relationship": relationships[wanted], "days": days, "note_title": note.title},
         private_data={
             "note_id": note.id,
-            "content": contents[0],
+            "content": note.content,
             "total": str(sum(n for _, receiver, n, _ in lately if receiver == person)),
         },
         num_api_calls=5 + 1 + PAGES + 1 + 2,
