@@ -108,12 +108,14 @@ lint: setup  ## ruff
 #: make lint
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
 
-docs: setup  ## write docs/settings.md anew from the config's docstrings
+docs: setup  ## write docs/settings.md anew from the config's docstrings, and docs/plans.md
 #: make docs
 	@$(BIN)/python -m loop_rl.settings > docs/settings.md
+	@HF_HUB_CACHE=/nowhere $(BIN)/python -m loop_rl.planning.document > docs/plans.md
 
-bench: setup  ## how long the viewer takes over 1k, 10k, 100k and a million rollouts
+bench: tasks  ## episodes a second of the pool and what scoring costs; how long the viewer takes over a million rollouts
 #: make bench
+	@$(BIN)/python benchmarks/pool.py --root $(TASKS_ROOT)
 	@$(BIN)/python benchmarks/view_load.py 1000 10000 100000 --rows 1000000
 
 tiny-model: setup  ## make models/tiny again from demonstrations

@@ -33,7 +33,7 @@ from loop_rl.planning.workload import Workload, assumed_workload
 from loop_rl.run_dir import RunDir
 
 WIDTH = 118
-_ITERATIONS = 6
+_ITERATIONS = 5
 _LEFT_OUT = 2
 
 
@@ -200,10 +200,12 @@ def _splits_table(config: Config, machines: Machines, found: list[Split], chosen
 def _verdict(config: Config, chosen: Split) -> str:
     synchronous, outcome = chosen.outcomes[0], chosen.outcomes[_own_discipline(config)]
     hours = outcome.iteration_s * config.trainer.num_iterations / 3600
+    slower = "training" if outcome.trainer_idle < outcome.sampler_idle else "sampling"
     ages = ", ".join(f"{share:.0%} {age} behind" for age, share in outcome.staleness.items())
     return (
         f"best split {chosen.layout.name}: {config.trainer.num_iterations} iterations in {hours:.1f} hours, evaluation left "
-        f"out; {synchronous.iteration_s / outcome.iteration_s:.2f} times as fast as synchronous; tokens: {ages}"
+        f"out; {synchronous.iteration_s / outcome.iteration_s:.2f} times as fast as synchronous; {slower} takes "
+        f"longer; tokens: {ages}"
     )
 
 

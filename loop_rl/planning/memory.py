@@ -16,6 +16,8 @@ DTYPE_BYTES = {"float32": 4, "bfloat16": 2}
 _LIVE_PARAMETERS = 1_000_000_000
 # loop_rl.trainer's reduce_bucket_size, and DeepSpeed's stage3_prefetch_bucket_size of the same size.
 _BUCKET_ELEMENTS = 50_000_000
+# Of one chunk, in its backward pass: the logits, their exponentials and their gradients. Measured, alike in both dtypes.
+_BYTES_PER_LOGIT = 20
 # CUDA context, NCCL's buffers and what PyTorch's allocator loses between blocks: an assumption, for want of a GPU.
 TRAINING_RESERVE = 4 * GIB
 # vLLM's own activations of a profile run and its CUDA graphs: an assumption, likewise.
@@ -34,7 +36,8 @@ def training_memory(shape: ModelShape, config: Config, num_ranks: int) -> dict[s
     - optimiser: 12 A / R, float32 master weights and AdamW's two moments; nothing where it is offloaded.
     - buckets: DeepSpeed's buffers for reducing gradients and gathering weights, 2 x 50M elements.
     - activations kept: with checkpointing T L H s, the input of each layer; without, what every layer keeps.
-    - working set: the larger of one layer's backward and one chunk of the logits, which never exist together.
+    - working set: the larger of one layer's backward and one chunk of the logits (20 bytes each), which never exist
+      together.
     """
     trainer, s = config.trainer, DTYPE_BYTES[config.model.dtype]
     adapter = shape.num_adapter_parameters(config.model.lora.rank)
@@ -42,7 +45,7 @@ def training_memory(shape: ModelShape, config: Config, num_ranks: int) -> dict[s
     tokens = longest_microbatch(config) / trainer.sequence_parallel_size
     kept, transient = layer_bytes_per_token(shape, config.model.lora.rank, s)
     layer_input = shape.hidden * s
-    head = _logit_bytes(shape, config, s) + tokens * head_bytes_per_token(shape, s)
+    head = trainer.logprob_chunk_tokens * shape.vocab * _BYTES_PER_LOGIT + tokens * head_bytes_per_token(shape, s)
     if trainer.activation_checkpointing:
         activations = tokens * shape.num_layers * layer_input
         working_set = max(tokens * (kept + transient), head)
@@ -85,11 +88,6 @@ def layer_bytes_per_token(shape: ModelShape, rank: int, s: int) -> tuple[float, 
 def head_bytes_per_token(shape: ModelShape, s: int) -> float:
     """The last norm's input in float32, its output, the hidden states of the actions (at most all) and their gradients."""
     return 4 * shape.hidden + s * 4 * shape.hidden
-
-
-def _logit_bytes(shape: ModelShape, config: Config, s: int) -> float:
-    """One chunk's logits in the backward pass: in `dtype` and float32, their gradient in both, and exp of them."""
-    return config.trainer.logprob_chunk_tokens * shape.vocab * (2 * s + 3 * 4)
 
 
 def server_memory(shape: ModelShape, config: Config, gpu_memory: float) -> dict[str, float]:

@@ -111,13 +111,13 @@ class _Station:
         per_replica = max(1.0, len(self._active) / self._replicas)
         return (curve.base_s + curve.per_request_s * per_replica) * (curve.beside_training if training else 1.0)
 
-    def next_in(self, training: bool) -> float:
-        return max(0.0, self._active[0][0] - self._given) * self.unit_s(training) if self._active else math.inf
+    def next_in(self, unit_s: float) -> float:
+        """Seconds until a request is finished."""
+        return max(0.0, self._active[0][0] - self._given) * unit_s if self._active else math.inf
 
-    def advance(self, seconds: float, training: bool) -> None:
-        if self._active:
-            unit_s = self.unit_s(training)
-            self._given += seconds / unit_s if unit_s else self._active[0][0] - self._given
+    def advance(self, seconds: float, unit_s: float) -> None:
+        if self._active and unit_s:
+            self._given += seconds / unit_s
 
     def pop(self) -> _Rollout:
         """Take out the request that is finished."""
@@ -203,7 +203,8 @@ def simulate(
 
         factor = system.training_beside_sampling if in_flight else 1.0
         trained_in = training_left * factor if training else math.inf
-        generated_in, executed_in = generation.next_in(training), environment.next_in(training)
+        token_s, execution_s = generation.unit_s(training), environment.unit_s(training)
+        generated_in, executed_in = generation.next_in(token_s), environment.next_in(execution_s)
         seconds = min(trained_in, generated_in, executed_in)
         assert seconds < math.inf, "nothing is under way"
 
@@ -211,8 +212,8 @@ def simulate(
         busy_worker_s += seconds * in_flight
         busy_trainer_s += seconds * training
         training_left -= seconds / factor
-        generation.advance(seconds, training)
-        environment.advance(seconds, training)
+        generation.advance(seconds, token_s)
+        environment.advance(seconds, execution_s)
         if trained_in == seconds:
             version, training, changed = version + 1, False, True
             if version == left_out:
