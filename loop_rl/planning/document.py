@@ -6,6 +6,7 @@ python -m loop_rl.planning.document > docs/plans.md
 from __future__ import annotations
 
 import io
+
 from rich.console import Console
 
 from loop_rl.config import load_config

@@ -47,14 +47,15 @@ def measure(run: RunDir) -> Measured:
         raise ValueError(
             f"{run.path}: {len(figures)} iterations are done; to calibrate by a run takes {_SETTLED + 2} at least"
         )
-    spans = [span for span in read_timeline(run) if span.process == "trainer" and span.phase == "training"]
-    if len(spans) < len(figures):
+    # An iteration that was done again after a crash counts as it was done last.
+    spans = {s.iteration: s for s in read_timeline(run) if s.process == "trainer" and s.phase == "training"}
+    if not spans.keys() >= {figure["iteration"] for figure in figures}:
         raise ValueError(f"{run.path}: timeline/trainer.jsonl lacks iterations; the run is of an older version")
     size = config.sampler.tasks_per_iteration
     files = [run.group_file(group) for group in range(len(figures) * size)]
     rollouts = [rollout for file in files for rollout in read_group(file).rollouts if rollout.turns]
     starts, ends = np.array([(r.started_at, r.started_at + r.duration_s) for r in rollouts]).T
-    training = np.array([(span.start, span.end) for span in spans])
+    training = np.array([(spans[figure["iteration"]].start, spans[figure["iteration"]].end) for figure in figures])
     return Measured(
         *_calibrate(config, rollouts, starts, ends, training, figures),
         **_outcome(config, rollouts, starts, ends, training, figures),
@@ -141,8 +142,12 @@ def _fit(work, seconds, load, beside_training) -> Curve:
 
 
 def _least_squares(columns, values) -> list[float]:
-    """Coefficients, none negative: the columns of negative ones are left out, the most negative first."""
-    kept = list(range(columns.shape[1]))
+    """Coefficients, none negative. Columns that tell nothing beyond those before them (a load that never changed, say)
+    are left out; then those of negative coefficients, the most negative first."""
+    kept: list[int] = []
+    for i in range(columns.shape[1]):
+        if np.linalg.matrix_rank(columns[:, [*kept, i]]) > len(kept):
+            kept.append(i)
     while True:
         found = np.linalg.lstsq(columns[:, kept], values, rcond=None)[0]
         if len(kept) == 1 or found.min() >= 0:
