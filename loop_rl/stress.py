@@ -27,8 +27,8 @@ def stress_step(trainer: Trainer) -> None:
     started = time.monotonic()
     what = f"stress step of {microbatch_rollouts(config)} x {config.agent.max_context_tokens} tokens on each rank"
     if trainer.is_main:
-        # Before the step too: on a machine without memory left the system kills the process and nothing can be said.
-        print(f"{what}; where the process is killed in it: {advice(config)}", flush=True)
+        # Before the step: without memory left the system may kill the process, and then this is the log's last line.
+        print(f"{what} begins; if the process is killed here, memory ran out: {advice(config)}", flush=True)
     try:
         peak_memory = trainer.rehearse([longest_rollout(config)] * microbatch_rollouts(config))
     except (RuntimeError, MemoryError) as error:
@@ -62,10 +62,10 @@ def advice(config: Config) -> str:
     if not trainer.activation_checkpointing:
         changes.append("set trainer.activation_checkpointing=true")
     changes.append(f"lower trainer.logprob_chunk_tokens ({trainer.logprob_chunk_tokens})")
-    changes.append(f"raise trainer.sequence_parallel_size ({trainer.sequence_parallel_size})")
+    changes.append(f"raise trainer.sequence_parallel_size ({trainer.sequence_parallel_size}, up to num_processes)")
     if trainer.zero_stage < 3:
         changes.append(f"raise trainer.zero_stage ({trainer.zero_stage})")
-    if not trainer.offload_optimizer:
+    if torch.cuda.is_available() and not trainer.offload_optimizer:
         changes.append("set trainer.offload_optimizer=true")
     changes.append(f"or lower agent.max_context_tokens ({config.agent.max_context_tokens})")
     return ", ".join(changes)

@@ -43,16 +43,16 @@ UPDATE_CASES: dict[str, dict] = {
     | SEQUENCE_PARALLEL,
 }
 ONE_RANK_CASES = ["zero2", "zero3"]
-# Settings of each case of `interrupted` and `resumed`.
+# Settings of each case of `interrupted`, `resumed` and `stress`.
 RESUME_CASES = {
     "zero1-bfloat16": {"zero_stage": 1, "dtype": "bfloat16"},
     "zero2": {"zero_stage": 2},
     "zero2-offload": {"zero_stage": 2, "offload_optimizer": True},
     "zero3-offload-bfloat16": {"zero_stage": 3, "offload_optimizer": True, "dtype": "bfloat16"},
+    "zero2-sequence-parallel": {"zero_stage": 2} | SEQUENCE_PARALLEL,
+    "zero3-sequence-parallel": {"zero_stage": 3} | SEQUENCE_PARALLEL,
     "zero3": {"zero_stage": 3},
 }
-# Settings of each case of `stress`.
-STRESS_CASES = RESUME_CASES | {"zero2-sequence-parallel": {"zero_stage": 2} | SEQUENCE_PARALLEL}
 SAMPLER_TEMPERATURE = 0.7
 
 
@@ -189,7 +189,7 @@ def stress(folder: Path) -> None:
     from loop_rl.stress import stress_step
 
     rollouts, advantages = tiny.with_advantages(tiny.make_groups(4))
-    for case, settings in STRESS_CASES.items():
+    for case, settings in RESUME_CASES.items():
         for name in ("without", "with"):
             trainer = new_trainer(tiny.make_config(folder / "model", **settings))
             if name == "with":
