@@ -122,10 +122,13 @@ class Episode:
             if self._keep_outputs:
                 await self._save_untouched_world()
             return Score(reward=0.0, success=False, passes=(), failures=(f"worker lost: {lost}",))
-        return await self._environment.scorer.score(self.task.task_id, self._experiment_name)
+        score = await self._environment.scorer.score(self.task.task_id, self._experiment_name)
+        if score.tampered and self._keep_outputs:
+            await self._save_untouched_world()
+        return score
 
     async def _save_untouched_world(self) -> None:
-        """Replace what a lost world has left behind, so that `appworld evaluate` finds no success there either."""
+        """Replace what a lost or forged world has left behind, so that `appworld evaluate` finds no success there either."""
         async with self._environment.pool.world(self.task.task_id, self._experiment_name):
             pass
 

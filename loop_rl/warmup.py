@@ -156,7 +156,7 @@ def main() -> int:
     )
     parser.add_argument("--out", type=Path, required=True, help="folder of the model; must not exist")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--learning-rate", type=float, default=3e-3)
     parser.add_argument("--batch-tokens", type=int, default=4096, help="padded tokens of one optimiser step")
     parser.add_argument("--hidden-size", type=int, default=128, help="a multiple of 64")

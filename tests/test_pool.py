@@ -280,14 +280,13 @@ def test_metrics_count_what_happened(run: Run, pool: WorkerPool) -> None:
     assert changes["execute_seconds"] > 0
 
 
-def test_processes_are_recycled_and_the_fork_server_is_restarted(
+def test_every_episode_has_a_process_of_its_own_and_the_fork_server_is_restarted(
     run: Run, appworld_root: Path, appworld_python: Path
 ) -> None:
     async def scenario() -> None:
-        async with WorkerPool(appworld_root, appworld_python, 1, recycle_after=2) as pool:
+        async with WorkerPool(appworld_root, appworld_python, 1) as pool:
             pids = [int((await play(pool, PRINT_PID))[0].output) for _ in range(4)]
-            assert pids[0] == pids[1] != pids[2] == pids[3]
-            assert pool.metrics()["recycles"] == 2
+            assert len(set(pids)) == 4
 
             parent = "import os\nprint(os.getppid())"
             os.kill(int((await play(pool, parent))[0].output), signal.SIGKILL)

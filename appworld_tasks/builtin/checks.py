@@ -24,6 +24,13 @@ def check_completed(test, models):
 
 
 def check_nothing_else_changed(test, models, allowed):
-    """Test that only the `allowed` models ("app.Model") changed: the collateral-damage test."""
+    """The collateral-damage test: only what is `allowed` changed, models ("venmo.Transaction") or single columns of
+    records that were there before ("venmo.User.venmo_balance")."""
+    columns = [entry.rsplit(".", 1) for entry in allowed if entry.count(".") == 2]
     with test("no other data changed"):
-        test.case(models.changed_model_names() - set(allowed), "==", set())
+        test.case(models.changed_model_names() - set(allowed) - {model for model, _ in columns}, "==", set())
+        for model, column in columns:
+            added, updated, removed = models.changed_records(model)
+            test.case(len(added) + len(removed), "==", 0)
+            fields = {field for record in updated for field in models.changed_field_names(model, record.id)}
+            test.case(fields - {column}, "==", set())

@@ -65,5 +65,5 @@ def evaluate(test, public_data, private_data, main_user, models, ground_truth_an
     with test("one payment has the amount of the note"):
         test.case([payment.amount for payment in added], "==", [private_data.amount])
     check_completed(test, models)
-    allowed = ["venmo.Transaction", "venmo.User", "venmo.Notification"]
+    allowed = ["venmo.Transaction", "venmo.User.venmo_balance", "venmo.Notification"]
     check_nothing_else_changed(test, models, allowed=allowed)

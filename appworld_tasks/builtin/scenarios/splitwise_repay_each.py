@@ -87,5 +87,5 @@ def evaluate(test, public_data, private_data, main_user, models, ground_truth_an
             [payment.description for payment in added], "==", [public_data.description] * len(private_data.payments)
         )
     check_completed(test, models)
-    allowed = ["venmo.Transaction", "venmo.User", "venmo.Notification"]
+    allowed = ["venmo.Transaction", "venmo.User.venmo_balance", "venmo.Notification"]
     check_nothing_else_changed(test, models, allowed=allowed)

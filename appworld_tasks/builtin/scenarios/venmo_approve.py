@@ -71,5 +71,5 @@ def evaluate(test, public_data, private_data, main_user, models, ground_truth_an
         receivers = {models.end.venmo.User.by_id(payment.receiver_id).email for payment in added}
         test.case(receivers - {private_data.sender_email}, "==", set())
     check_completed(test, models)
-    allowed = ["venmo.PaymentRequest", "venmo.Transaction", "venmo.User", "venmo.Notification"]
+    allowed = ["venmo.PaymentRequest", "venmo.Transaction", "venmo.User.venmo_balance", "venmo.Notification"]
     check_nothing_else_changed(test, models, allowed=allowed)

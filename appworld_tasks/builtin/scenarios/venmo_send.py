@@ -59,5 +59,5 @@ def evaluate(test, public_data, private_data, main_user, models, ground_truth_an
     with test("one payment has the description asked for"):
         test.case([payment.description for payment in added], "==", [public_data.description])
     check_completed(test, models)
-    allowed = ["venmo.Transaction", "venmo.User", "venmo.Notification"]
+    allowed = ["venmo.Transaction", "venmo.User.venmo_balance", "venmo.Notification"]
     check_nothing_else_changed(test, models, allowed=allowed)
