@@ -10,7 +10,7 @@ sys.path.insert(0, str(REPO / "benchmarks"))
 
 from trainer_memory import in_process_of_its_own, straight_line  # noqa: E402
 
-LENGTHS = [2048, 3072, 4096, 6144]
+LENGTHS = [2048, 2560, 3072, 4096]
 
 
 # MiB per 1k tokens, from docs/scaling.md. A whole [tokens, vocabulary] tensor alone would be 32.
