@@ -1,6 +1,7 @@
 """LOOP for LLM agents in AppWorld.
 
     loop_rl launch --config configs/tiny.yaml       train; the same command goes on where a run stopped
+    loop_rl plan --config FILE --nodes 2            what fits on these nodes and how long it takes
     loop_rl evaluate --run-dir runs/tiny            TGC and SGC of a policy version
     loop_rl report runs/tiny                        one HTML page about a run, or several side by side
     loop_rl view runs/tiny                          read its rollouts in a browser
@@ -19,6 +20,7 @@ import sys
 
 COMMANDS = {
     "launch": "loop_rl.launch",
+    "plan": "loop_rl.plan",
     "evaluate": "loop_rl.evaluate",
     "report": "loop_rl.inspection.report",
     "view": "loop_rl.inspection.view",
