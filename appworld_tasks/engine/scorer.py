@@ -6,27 +6,30 @@
 Three requests, so that whoever asks knows whether a process that died did so over the agent's calls or over ours.
 """
 
+import os
 from collections.abc import Callable
 from typing import Any
 
-from appworld import AppWorld, evaluate_task
+from appworld import evaluate_task
 from appworld.apps.model_lib import CachedDBHandler
+from appworld.common.path_store import path_store
 from channel import Channel
 from replay import Replay, Unreplayable
-from worker import with_outputs_removed
+from worker import play_warm_up, with_outputs_removed
 
 
 def warm_up() -> None:
-    """Score one untouched world, so that every fork starts with all modules loaded and all caches filled."""
+    """Play and score one episode, so that every fork starts with all modules loaded and all caches filled."""
 
-    def open_and_score(task_id: str, experiment_name: str) -> None:
-        AppWorld(task_id, experiment_name, load_ground_truth=False).close()
+    def play_and_score(task_id: str, experiment_name: str) -> None:
+        play_warm_up(task_id, experiment_name)
         score(task_id, experiment_name)
         replay = Replay(task_id)
+        replay.run(os.path.join(path_store.experiment_outputs, experiment_name, "tasks", task_id))
         replay.evaluate()
         replay.close()
 
-    with_outputs_removed(open_and_score)
+    with_outputs_removed(play_and_score)
 
 
 def serve(channel: Channel, settings: dict[str, Any]) -> None:

@@ -12,11 +12,27 @@ from channel import Channel
 exit_now = os._exit  # AppWorld disables os._exit while agent code runs
 get_pid = os.getpid
 MAX_CALL_CHARS = 1000
+# What nearly every episode does.
+WARM_UP_CODE = """\
+me = apis.supervisor.show_profile()
+for a in apis.supervisor.show_account_passwords():
+    app = a["account_name"]
+    login = getattr(apis, app).login
+    token = login(username=me["phone_number" if app == "phone" else "email"], password=a["password"])["access_token"]
+print(me)
+"""
 
 
 def warm_up() -> None:
-    """Open and close one world, so that every fork starts with all modules loaded and all caches filled."""
-    with_outputs_removed(lambda task_id, name: AppWorld(task_id, name, load_ground_truth=False).close())
+    """Play one episode, so that every fork starts with all modules loaded and all caches filled."""
+    with_outputs_removed(play_warm_up)
+
+
+def play_warm_up(task_id: str, experiment_name: str) -> None:
+    """Open a world, call some of its APIs, close it."""
+    world = AppWorld(task_id, experiment_name, load_ground_truth=False)
+    world.execute(WARM_UP_CODE)
+    world.close()
 
 
 def with_outputs_removed(action: Any) -> None:

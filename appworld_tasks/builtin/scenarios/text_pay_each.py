@@ -89,4 +89,6 @@ def evaluate(test, public_data, private_data, main_user, models, ground_truth_an
     with test("nothing else was paid"):
         test.case(paid, "==", [])
     check_completed(test, models)
-    check_nothing_else_changed(test, models, allowed=["venmo.Transaction", "venmo.User.venmo_balance", "venmo.Notification"])
+    check_nothing_else_changed(
+        test, models, allowed=["venmo.Transaction", "venmo.User.venmo_balance", "venmo.Notification"]
+    )
