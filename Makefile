@@ -93,7 +93,7 @@ replay: tasks  ## run the code of a rollout again and show where outputs differ
 	  --rollout $(or $(ROLLOUT),$(error ROLLOUT= is missing, for example ROLLOUT=g000003-k1))
 
 play: tasks  ## be the agent; without TASK= list some tasks
-#: make play TASK=train-001-spotify-artist-count_1
+#: make play TASK=train-001-contact-phone_1
 	@$(BIN)/python -m loop_rl play --config $(CONFIG) $(if $(TASK),--task $(TASK))
 
 doctor: tasks  ## what agent code is kept from on this machine

@@ -18,7 +18,7 @@ from appworld_tasks.environment import AppWorldEnvironment
 from appworld_tasks.pool import WorkerLost, WorkerPool
 from appworld_tasks.splits import load_split
 
-TASK = "train-001-spotify-artist-count_1"
+TASK = "train-001-contact-phone_1"
 REPO = Path(__file__).resolve().parent.parent
 # AppWorld replaces what agent code usually calls by functions that do nothing; these ways it leaves open.
 PREAMBLE = """

@@ -19,7 +19,7 @@ from appworld_tasks.pool import Observation, WorkerLost, WorkerPool
 from appworld_tasks.processes import EngineError
 from appworld_tasks.roots import RootError, prepare_worker_root
 
-TASK = "train-001-spotify-artist-count_1"
+TASK = "train-001-contact-phone_1"
 PRINT_PID = "import os\nprint(os.getpid())"
 FIRST_NAME = 'print(apis.supervisor.show_profile()["first_name"])'
 LIBC = '__import__("ctypes").CDLL(None)'
