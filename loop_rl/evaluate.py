@@ -187,6 +187,7 @@ def main() -> int:
     parser.add_argument("--model", help="local folder or hub name, or the name that the endpoint knows (model.path)")
     parser.add_argument("--endpoint", metavar="URL", help="OpenAI-compatible, ends with /v1 (evaluation.endpoint)")
     parser.add_argument("--split", help="dev, test_normal, test_challenge or train (default: the config's)")
+    parser.add_argument("--summary", action="store_true", help="print TGC, SGC and what episodes cost, no more")
     parser.add_argument("--server", action="append", default=[], metavar="URL", help="running vLLM server; repeatable")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="dotted settings, with --config")
     args = parser.parse_intermixed_args()  # settings may stand anywhere
@@ -208,7 +209,7 @@ def _evaluate_run(args: argparse.Namespace) -> None:
     version = run.latest_version() if args.version is None else args.version
     if version and not run.adapter(version).exists():
         raise ConfigError(f"{run.adapter(version)}: no such policy version; newest is {run.latest_version()}")
-    _evaluate_and_print(run, config, version, split, args.server)
+    _evaluate_and_print(run, config, version, split, args)
 
 
 def _evaluate_model(args: argparse.Namespace) -> None:
@@ -225,21 +226,23 @@ def _evaluate_model(args: argparse.Namespace) -> None:
     check_evaluation_inputs(config, split)
     if config.evaluation.endpoint and not config.run_dir.exists():
         run_async(check_endpoint(config.evaluation.endpoint, config.model.path))
-    _evaluate_and_print(RunDir.create(config), config, 0, split, args.server)
+    _evaluate_and_print(RunDir.create(config), config, 0, split, args)
 
 
-def _evaluate_and_print(run: RunDir, config: Config, version: int, split: str, urls: list[str]) -> None:
-    """Evaluate unless that has been done, and print all figures."""
+def _evaluate_and_print(run: RunDir, config: Config, version: int, split: str, args: argparse.Namespace) -> None:
+    """Evaluate unless that has been done, and print the figures."""
     file = run.evaluation_file(version, split)
     with run.lock("evaluation"):
         if not file.exists():
-            _evaluate_with_servers(run, config, version, split, urls)
+            _evaluate_with_servers(run, config, version, split, args.server)
     figures = json.loads(file.read_text())
     console.print(evaluation_table(figures, f"policy version {version} on {split}"))
     if "behaviour" not in figures:
         console.print(f"{file} was written by an older loop_rl, which counted no more; move it away to evaluate again")
         return
     console.print(summary(figures))
+    if args.summary:
+        return
     console.print(failures_table(figures))
     console.print(failed_tests_table(figures))
     before = run.evaluation_file(0, split)

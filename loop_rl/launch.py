@@ -96,7 +96,16 @@ def _work(run: RunDir, config: Config) -> None:
 
 def _evaluate(run: RunDir, version: int, servers: list[VllmServer]) -> None:
     """Evaluate in a process of its own, which shows its own progress bar."""
-    command = [sys.executable, "-m", "loop_rl.evaluate", "--run-dir", str(run.path), "--version", str(version)]
+    command = [
+        sys.executable,
+        "-m",
+        "loop_rl.evaluate",
+        "--run-dir",
+        str(run.path),
+        "--version",
+        str(version),
+        "--summary",
+    ]
     process = subprocess.Popen([*command, *_server_arguments(servers)], start_new_session=True)
     try:
         while process.poll() is None:
