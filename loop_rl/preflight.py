@@ -27,6 +27,10 @@ def check_inputs(config: Config) -> None:
         training_tasks(tasks.root, tasks.train_split, tasks.difficulties, tasks.task_ids)
     except SplitError as error:
         raise ConfigError(str(error)) from error
+    if config.trainer.sequence_parallel_size > 1:
+        from loop_rl.sequence_parallel import require_divisible_heads  # brings torch, which takes seconds
+
+        require_divisible_heads(config)
     for tracker in config.tracking.trackers:
         if importlib.util.find_spec(tracker) is None:
             raise ConfigError(

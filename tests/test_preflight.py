@@ -106,3 +106,8 @@ def test_the_command_says_it_in_one_line_and_makes_no_run(tmp_path):
 def test_a_tracker_that_is_not_installed(appworld_root):
     message = refusal(config(appworld_root, "tracking.trackers=[trackio]"))
     assert message.startswith("tracking.trackers: trackio is not installed; run `") and "pip install trackio" in message
+
+
+def test_attention_heads_that_ranks_cannot_share(appworld_root):
+    sizes = ["trainer.num_processes=3", "trainer.sequence_parallel_size=3"]
+    assert "trainer.sequence_parallel_size=3" in refusal(config(appworld_root, *sizes))
