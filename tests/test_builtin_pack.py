@@ -133,7 +133,8 @@ def test_no_scenario_person_or_value_crosses_a_split(pack, scenarios):
     for split in SPLITS:
         others = set().union(*(words for name, words in everything.items() if name != split)) - everything[split]
         for task_id in (pack / "data" / "datasets" / f"{split}.txt").read_text().split():
-            scenario = "_".join(task_id.partition("_")[0].split("-")[2:])
+            scenario = re.fullmatch(rf"{split}-\d+-(.*)_\d", task_id.replace(split.replace("_", "-"), split, 1))[1]
+            scenario = scenario.replace("-", "_")
             assert scenarios[scenario][0] == split, task_id
             task_dir = pack / "data" / "tasks" / task_id
             supervisor = json.loads((task_dir / "specs.json").read_text())["supervisor"]

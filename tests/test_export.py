@@ -193,7 +193,7 @@ def test_a_task_that_was_generated_anew_is_noticed(export_run, tmp_path, served_
     shutil.copytree(appworld_root / "data", root / "data")
     run = make_run(tmp_path / "runs", served_model, root)
     specs = root / "data" / "tasks" / read_group(run.group_file(0)).rollouts[0].task_id / "specs.json"
-    specs.write_text(specs.read_text().replace("How many", "How few"))
+    specs.write_text(specs.read_text().replace('"instruction": "', '"instruction": "Please: '))
     status, _, errors, _ = export_run("sft", of=run)
     assert status == 1 and "is not the one that g000000-k0 is of; generate the tasks as they were" in errors
 

@@ -49,10 +49,24 @@ async def play(
     environment: AppWorldEnvironment, task: TaskInfo, name: str, *codes: str, diff: Scorer | None = None
 ) -> tuple[Score, Score | None, list[str]]:
     """(score by replay, score by diff, what the codes printed)"""
-    async with environment.episode(task, name, keep_outputs=diff is not None) as episode:
+    async with environment.episode(task, name, keep_outputs=False) as episode:
         printed = [(await episode.execute(code)).output for code in codes]
         score = await episode.score()
-    return score, await diff.score(task.task_id, name) if diff else None, printed
+        by_diff = await diff.score(task.task_id, name) if diff else None
+    return score, by_diff, printed
+
+
+def test_of_a_tampered_episode_an_untouched_world_is_kept(
+    run: Run, environment: AppWorldEnvironment, diff_scorer: Scorer, tasks: list[TaskInfo], appworld_root: Path
+) -> None:
+    async def cheat() -> None:
+        async with environment.episode(tasks[0], "kept", keep_outputs=True) as episode:
+            await episode.execute(ANSWER_BY_ORM.format(answer="5"))
+            assert (await episode.score()).tampered
+
+    run(cheat())
+    kept = run(diff_scorer.score(tasks[0].task_id, "kept"))
+    assert "the task was marked complete with status success" in kept.failures
 
 
 def test_honest_episodes_score_the_same_either_way(
@@ -72,7 +86,8 @@ def test_honest_episodes_score_the_same_either_way(
 
 ANSWER_BY_ORM = """
 gc = (__builtins__ if isinstance(__builtins__, dict) else vars(__builtins__))["__import__"]("gc")
-world = next(thing for thing in gc.get_objects() if type(thing).__name__ == "AppWorld")
+worlds = (thing for thing in gc.get_objects() if type(thing).__name__ == "AppWorld")
+world = next(world for world in worlds if getattr(world, "requester", None) is requester)
 task = world.models.supervisor.Task.first()
 task.set_db_home_path()
 task.status, task.answer = "success", {answer!r}
