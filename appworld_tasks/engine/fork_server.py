@@ -124,6 +124,10 @@ class ForkServer:
             channel = Channel(socket.socket(fileno=descriptor))
             os.register_at_fork(after_in_child=lambda: exit_now(0))  # agent code has no business forking this process
             self.role.serve(channel, self.settings)
+        except Exception as error:
+            # Nobody else could say why a worker that was not confined has answered nothing.
+            reply = {"lost": "crashed", "detail": f"the worker cannot start: {type(error).__name__}: {error}"}
+            os.write(descriptor, json.dumps(reply).encode() + b"\n")
         finally:
             exit_now(0)  # an orderly interpreter exit can hang for minutes
 
