@@ -53,13 +53,13 @@ train: tasks  ## train; goes on where a run of that name stopped
 #: make train TASKS=official CONFIG=configs/qwen2.5-7b.yaml
 	@$(BIN)/python -m loop_rl.launch --config $(CONFIG) $(TASKS_SETTING) $(ARGS)
 
-# A model has no config of its own: CONFIG= where it is given, and not the default of training.
-EVAL_CONFIG := $(if $(filter file,$(origin CONFIG)),configs/evaluate.yaml,$(CONFIG))
 plan: setup  ## memory per GPU, time of an iteration and the best split of the nodes, before anything runs
 #: make plan CONFIG=configs/qwen2.5-32b.yaml NODES=2
 #: make plan CONFIG=configs/qwen2.5-7b.yaml RUN=runs/qwen2.5-7b ARGS="--gpu a100 agent.max_context_tokens=16384"
 	@$(BIN)/python -m loop_rl.plan --config $(CONFIG) --nodes $(NODES) $(if $(RUN),--run $(RUN)) $(ARGS)
 
+# A model has no config of its own: CONFIG= where it is given, and not the default of training.
+EVAL_CONFIG := $(if $(filter file,$(origin CONFIG)),configs/evaluate.yaml,$(CONFIG))
 eval: $(if $(RUN),setup,tasks)  ## TGC and SGC of a policy version of a run, of any model, or of an OpenAI-compatible endpoint
 #: make eval RUN=runs/tiny SPLIT=test_challenge POLICY=12
 #: make eval MODEL=Qwen/Qwen2.5-7B-Instruct TASKS=official SPLIT=dev ARGS="evaluation.temperature=0"

@@ -14,11 +14,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+from appworld_tasks.builtin.pack import MANIFEST_NAME
+from appworld_tasks.builtin.scenarios import SPLITS
 from appworld_tasks.roots import RootError, check_python, check_root
 
 PYTHON = ".venv-appworld/bin/python"
-SPLITS = ("train", "dev", "test_normal", "test_challenge")
-BUILTIN_MARK = "builtin_pack.json"
 
 
 def check_official(root: str | Path) -> Path:
@@ -30,7 +30,7 @@ def check_official(root: str | Path) -> Path:
             "to the folder that `appworld download data` has filled"
         )
     check_root(path)
-    if (path / "data" / BUILTIN_MARK).exists():
+    if (path / "data" / MANIFEST_NAME).exists():
         raise RootError(
             f"{path}: these are the built-in tasks, not the official ones; set APPWORLD_ROOT to another folder"
         )

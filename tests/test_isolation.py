@@ -13,6 +13,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 
 import pytest
+from solutions import solution_code
 
 from appworld_tasks.environment import AppWorldEnvironment
 from appworld_tasks.pool import WorkerLost, WorkerPool
@@ -314,14 +315,13 @@ def test_doctor_says_in_one_line_what_is_missing(tmp_path: Path, appworld_python
 
 def test_what_the_agent_may_do_scores_as_before(run: Run, root: Path, appworld_python: Path) -> None:
     task = load_split(root, "train")[0]
-    solution = (root / "data/tasks" / task.task_id / "ground_truth/compiled_solution.py").read_text()
 
     async def play() -> float:
         async with (
             AppWorldEnvironment(root, appworld_python, 1) as environment,
             environment.episode(task, "solved", keep_outputs=False) as episode,
         ):
-            await episode.execute(f"{solution}\nsolution(apis, requester)")
+            await episode.execute(solution_code(root, task.task_id))
             return (await episode.score()).reward
 
     assert run(play()) == 1.0

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from appworld_tasks.official import BUILTIN_MARK, SPLITS, check_official, download
+from appworld_tasks.builtin.pack import MANIFEST_NAME
+from appworld_tasks.builtin.scenarios import SPLITS
+from appworld_tasks.official import check_official, download
 from appworld_tasks.roots import RootError
 
 REPO = Path(__file__).resolve().parent.parent
@@ -32,7 +34,7 @@ def test_no_data(tmp_path):
 
 
 def test_the_builtin_tasks_are_not_the_official_ones(root):
-    (root / "data" / BUILTIN_MARK).touch()
+    (root / "data" / MANIFEST_NAME).touch()
     with pytest.raises(RootError, match="these are the built-in tasks"):
         download(root)
 

@@ -7,6 +7,8 @@ ANSWER_TESTS = {
     "the task was marked complete with status success": "no_op_fail",
     "no other data changed": "no_op_pass",
 }
+# What AppWorld itself changes where one person pays another on Venmo.
+PAYMENT = ["venmo.Transaction", "venmo.User.venmo_balance", "venmo.Notification"]
 
 
 def check_answer(test, models, ground_truth_answer):

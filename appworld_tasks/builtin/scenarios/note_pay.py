@@ -1,7 +1,7 @@
 """Action across two apps: pay a Venmo friend what a note says is owed."""
 
 from appworld_tasks.builtin.app_data import simple_note, venmo
-from appworld_tasks.builtin.checks import check_completed, check_nothing_else_changed
+from appworld_tasks.builtin.checks import PAYMENT, check_completed, check_nothing_else_changed
 from appworld_tasks.builtin.idioms import COMPLETE, lines, log_in
 from appworld_tasks.builtin.scenario import Draft, Stage
 
@@ -65,5 +65,4 @@ def evaluate(test, public_data, private_data, main_user, models, ground_truth_an
     with test("one payment has the amount of the note"):
         test.case([payment.amount for payment in added], "==", [private_data.amount])
     check_completed(test, models)
-    allowed = ["venmo.Transaction", "venmo.User.venmo_balance", "venmo.Notification"]
-    check_nothing_else_changed(test, models, allowed=allowed)
+    check_nothing_else_changed(test, models, allowed=PAYMENT)

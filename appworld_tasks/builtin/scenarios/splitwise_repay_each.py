@@ -1,7 +1,7 @@
 """Action across three apps: pay everybody of one relationship what Splitwise says is owed; some of them owe instead."""
 
 from appworld_tasks.builtin.app_data import phone, splitwise
-from appworld_tasks.builtin.checks import check_completed, check_nothing_else_changed
+from appworld_tasks.builtin.checks import PAYMENT, check_completed, check_nothing_else_changed
 from appworld_tasks.builtin.idioms import COMPLETE, lines, log_in
 from appworld_tasks.builtin.scenario import Draft, Stage
 
@@ -87,5 +87,4 @@ def evaluate(test, public_data, private_data, main_user, models, ground_truth_an
             [payment.description for payment in added], "==", [public_data.description] * len(private_data.payments)
         )
     check_completed(test, models)
-    allowed = ["venmo.Transaction", "venmo.User.venmo_balance", "venmo.Notification"]
-    check_nothing_else_changed(test, models, allowed=allowed)
+    check_nothing_else_changed(test, models, allowed=PAYMENT)

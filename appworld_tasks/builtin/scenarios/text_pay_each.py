@@ -1,7 +1,7 @@
 """Action across two apps: pay everybody of one relationship the amount in their last text about a thing."""
 
 from appworld_tasks.builtin.app_data import phone
-from appworld_tasks.builtin.checks import check_completed, check_nothing_else_changed
+from appworld_tasks.builtin.checks import PAYMENT, check_completed, check_nothing_else_changed
 from appworld_tasks.builtin.idioms import COMPLETE, PAGES, all_pages, lines, log_in
 from appworld_tasks.builtin.scenario import Draft, Stage
 
@@ -89,6 +89,4 @@ def evaluate(test, public_data, private_data, main_user, models, ground_truth_an
     with test("nothing else was paid"):
         test.case(paid, "==", [])
     check_completed(test, models)
-    check_nothing_else_changed(
-        test, models, allowed=["venmo.Transaction", "venmo.User.venmo_balance", "venmo.Notification"]
-    )
+    check_nothing_else_changed(test, models, allowed=PAYMENT)

@@ -1,7 +1,7 @@
 """Action: approve one person's pending Venmo payment requests, which span two pages."""
 
 from appworld_tasks.builtin.app_data import venmo
-from appworld_tasks.builtin.checks import check_completed, check_nothing_else_changed
+from appworld_tasks.builtin.checks import PAYMENT, check_completed, check_nothing_else_changed
 from appworld_tasks.builtin.idioms import COMPLETE, PAGES, all_pages, lines, log_in
 from appworld_tasks.builtin.scenario import Draft, Stage
 
@@ -71,5 +71,4 @@ def evaluate(test, public_data, private_data, main_user, models, ground_truth_an
         receivers = {models.end.venmo.User.by_id(payment.receiver_id).email for payment in added}
         test.case(receivers - {private_data.sender_email}, "==", set())
     check_completed(test, models)
-    allowed = ["venmo.PaymentRequest", "venmo.Transaction", "venmo.User.venmo_balance", "venmo.Notification"]
-    check_nothing_else_changed(test, models, allowed=allowed)
+    check_nothing_else_changed(test, models, allowed=["venmo.PaymentRequest", *PAYMENT])

@@ -1,7 +1,7 @@
 """Action: send one friend some money on Venmo, with a description. The friend is not the first one listed."""
 
 from appworld_tasks.builtin.app_data import venmo
-from appworld_tasks.builtin.checks import check_completed, check_nothing_else_changed
+from appworld_tasks.builtin.checks import PAYMENT, check_completed, check_nothing_else_changed
 from appworld_tasks.builtin.idioms import COMPLETE, lines, log_in
 from appworld_tasks.builtin.scenario import Draft, Stage
 
@@ -59,5 +59,4 @@ def evaluate(test, public_data, private_data, main_user, models, ground_truth_an
     with test("one payment has the description asked for"):
         test.case([payment.description for payment in added], "==", [public_data.description])
     check_completed(test, models)
-    allowed = ["venmo.Transaction", "venmo.User.venmo_balance", "venmo.Notification"]
-    check_nothing_else_changed(test, models, allowed=allowed)
+    check_nothing_else_changed(test, models, allowed=PAYMENT)
