@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import difflib
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic.fields import FieldInfo
 
 
 class ConfigError(ValueError):
@@ -40,7 +41,8 @@ class ModelConfig(Section):
     """A local folder or a hub name; needs a tokenizer with a chat template."""
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
     """Compute type of the frozen weights, in the trainer and in vLLM alike."""
-    lora: LoraConfig = LoraConfig()
+    lora: LoraConfig | None = LoraConfig()
+    """null trains all weights instead of an adapter: many times the memory, and a whole model published each iteration."""
 
 
 class TasksConfig(Section):
@@ -93,8 +95,18 @@ class SamplerConfig(Section):
     """Groups per iteration. Released: 40."""
     rollouts_per_task: int = Field(6, ge=2)
     """K of the leave-one-out baseline. Paper: 6."""
-    max_staleness: Literal[0, 1] = 1
-    """Policy versions a training token may be old: 0 is strictly on-policy, 1 overlaps sampling and training."""
+    max_staleness: int = Field(1, ge=0)
+    """Policy versions a training token may be old: 0 is strictly on-policy, 1 overlaps sampling and training, more let
+    groups be trained on as they finish."""
+    over_stale: Literal["refuse", "drop"] = "refuse"
+    """`refuse` trains on no token older than that and drops none: the trainer waits for a group in its last iteration.
+    `drop` never waits; groups that have become too old are left out of training, kept on disk and counted."""
+    cut_off_at: float = Field(1.0, gt=0, le=1)
+    """Once the trainer waits and this share of an iteration's rollouts is finished, the others are cut off, as in the
+    released code: they are scored, but not trained on. This favours short episodes; the metrics under `cut/` show by how
+    much. 1 cuts nothing off: what is unfinished goes on and is trained on later."""
+    curriculum: str = Field("loop_rl.curriculum:shuffled_epochs", pattern=r"^[\w.]+:\w+$")
+    """`module:function` that chooses the task of the next group, see docs/extending.md."""
 
 
 class AlgorithmConfig(Section):
@@ -138,6 +150,9 @@ class TrainerConfig(Section):
     """DeepSpeed ZeRO stage."""
     offload_optimizer: bool = False
     """Keep the adapter's float32 weights and AdamW's state in the CPU's memory and do the optimiser step there."""
+    share_gpus: bool = False
+    """The ranks run on the GPUs that vLLM uses, instead of on those behind them; leave them room with vLLM's
+    `--gpu-memory-utilization` in `server.args`. Refused with several nodes."""
     sequence_parallel_size: int = Field(1, ge=1)
     """Ranks that share one rollout, a piece of its tokens each (DeepSpeed Ulysses): for rollouts too long for one GPU.
     Divides `num_processes` and the model's attention heads. See docs/scaling.md."""
@@ -151,11 +166,20 @@ class TrainerConfig(Section):
     """Newest checkpoints kept; adapters under policy/ are all kept."""
 
 
+class NodesConfig(Section):
+    """Which part of several nodes does what; 0 and 0: one node does everything."""
+
+    inference: int = Field(0, ge=0)
+    """Nodes that serve the policy; the first of them samples, too. They come first."""
+    training: int = Field(0, ge=0)
+    """Nodes that train, behind them."""
+
+
 class ServerConfig(Section):
-    """Stock vLLM servers of this node."""
+    """Stock vLLM servers of each node that serves."""
 
     replicas: int = Field(1, ge=1)
-    """Independent vLLM servers; requests go to the least loaded."""
+    """Independent vLLM servers of a node; requests go to the least loaded."""
     tensor_parallel_size: int = Field(1, ge=1)
     """GPUs of one replica."""
     port: int = Field(0, ge=0, le=65_535)
@@ -202,6 +226,7 @@ class Config(Section):
     sampler: SamplerConfig = SamplerConfig()
     algorithm: AlgorithmConfig = AlgorithmConfig()
     trainer: TrainerConfig = TrainerConfig()
+    nodes: NodesConfig = NodesConfig()
     server: ServerConfig = ServerConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     tracking: TrackingConfig = TrackingConfig()
@@ -232,6 +257,16 @@ class Config(Section):
             raise ValueError(
                 f"algorithm.max_importance_weight ({self.algorithm.max_importance_weight}) has no effect with "
                 f"algorithm.ratio_to: behaviour; set algorithm.ratio_to: recomputed"
+            )
+        if (self.nodes.inference == 0) != (self.nodes.training == 0):
+            raise ValueError(
+                f"nodes.inference ({self.nodes.inference}) and nodes.training ({self.nodes.training}): both 0, or both at least 1"
+            )
+        if self.nodes.inference and self.trainer.share_gpus:
+            raise ValueError("trainer.share_gpus has no effect with several nodes; leave it out or set nodes to 0")
+        if self.sampler.max_staleness == 0 and self.sampler.over_stale == "drop":
+            raise ValueError(
+                "sampler.over_stale: drop has no effect with sampler.max_staleness: 0, where nothing ever becomes too old"
             )
         if not self.tracking.trackers and self.tracking.project != TrackingConfig().project:
             raise ValueError(f"tracking.project ({self.tracking.project}) has no effect without tracking.trackers")
@@ -299,15 +334,21 @@ def _refuse_unknown(tree: dict[str, Any], section: type[Section], prefix: str, s
             valid = _all_keys(Config)
             near = difflib.get_close_matches(f"{prefix}{key}", valid, n=1, cutoff=0.0)
             raise ConfigError(f"{source}: unknown setting {prefix}{key!s}; did you mean {near[0]}?")
-        if isinstance(field.annotation, type) and issubclass(field.annotation, Section) and isinstance(value, dict):
-            _refuse_unknown(value, field.annotation, f"{prefix}{key}.", source)
+        if (inner := section_of(field)) and isinstance(value, dict):
+            _refuse_unknown(value, inner, f"{prefix}{key}.", source)
+
+
+def section_of(field: FieldInfo) -> type[Section] | None:
+    """The section that a field holds, optional or not; None where it holds a plain value."""
+    kinds = (field.annotation, *get_args(field.annotation))
+    return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Section)), None)
 
 
 def _all_keys(section: type[Section], prefix: str = "") -> list[str]:
     keys = []
     for name, field in section.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
-            keys += _all_keys(field.annotation, f"{prefix}{name}.")
+        if inner := section_of(field):
+            keys += _all_keys(inner, f"{prefix}{name}.")
         else:
             keys.append(f"{prefix}{name}")
     return keys

@@ -5,9 +5,9 @@ python -m loop_rl.settings > docs/settings.md
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
-from loop_rl.config import Config, Section
+from loop_rl.config import Config, Section, section_of
 
 _HEAD = """# Settings
 
@@ -29,8 +29,10 @@ def _section(section: type[Section], prefix: str) -> list[str]:
     inner = []
     properties = section.model_json_schema()["properties"]
     for name, field in section.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
-            inner += _section(field.annotation, f"{prefix}.{name}".lstrip("."))
+        if holds := section_of(field):
+            inner += _section(holds, f"{prefix}.{name}".lstrip("."))
+            if type(None) in get_args(field.annotation):
+                lines.append(f"| `{name}` | section or null | see below | {' '.join(field.description.split())} |")
         else:
             schema = properties[name]
             default = f"`{schema['default']}`" if "default" in schema else "required"
