@@ -14,8 +14,8 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Iterable
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from appworld_tasks.pool import WorkerLost
@@ -75,6 +75,9 @@ class Job:
     """Every request of the episode gets a seed of its own made from this one."""
     group_id: int
     iteration: int
+    """As in `Rollout`."""
+    cut: asyncio.Event = field(default_factory=asyncio.Event, compare=False)
+    """Once set, the episode ends before its next turn, as CUT_OFF."""
 
 
 @dataclass
@@ -180,6 +183,8 @@ async def _act(
         # Between turns only: a server that hangs is an error of the policy, not an episode that was too slow.
         if time.monotonic() >= deadline:
             return EndReason.TIME_LIMIT
+        if job.cut.is_set():
+            return EndReason.CUT_OFF
 
         started = time.monotonic()
         sample = await policy.sample(
@@ -215,7 +220,7 @@ async def _act(
 
 
 async def collect(
-    jobs: Iterable[Job],
+    jobs: AsyncIterator[Job],
     environment: Environment,
     policy: Policy,
     chat: Chat,
@@ -223,24 +228,27 @@ async def collect(
     num_concurrent: int,
     on_finished: Callable[[Rollout], None],
     *,
-    before_start: Callable[[Job], Awaitable[None]] | None = None,
+    on_unscorable: Callable[[Job, ScoringError], None] | None = None,
     keep_outputs: bool = False,
 ) -> None:
     """Run all jobs, `num_concurrent` at a time; call `on_finished` with each rollout as it ends.
 
-    Jobs start in their order, each after `before_start(job)` has returned. The first error, wherever it comes from,
-    cancels the rest and is raised as it is.
+    Jobs are asked for one by one, whenever there is room for one more. The first error, wherever it comes from, cancels the
+    rest and is raised as it is; but with `on_unscorable` an episode that cannot be scored is handed to that instead.
     """
-    waiting, turnstile = iter(jobs), asyncio.Lock()
+    turnstile = asyncio.Lock()
 
     async def work() -> None:
         while True:
             async with turnstile:
-                if (job := next(waiting, None)) is None:
+                if (job := await anext(jobs, None)) is None:
                     return
-                if before_start:
-                    await before_start(job)
-            on_finished(await run_job(job, environment, policy, chat, settings, keep_outputs))
+            try:
+                on_finished(await run_job(job, environment, policy, chat, settings, keep_outputs))
+            except ScoringError as error:
+                if not on_unscorable:
+                    raise
+                on_unscorable(job, error)
 
     workers = [asyncio.create_task(work()) for _ in range(num_concurrent)]
     try:
@@ -249,6 +257,12 @@ async def collect(
         for worker in workers:
             worker.cancel()
         await asyncio.gather(*workers, return_exceptions=True)
+
+
+async def in_order(jobs: Iterable[Job]) -> AsyncIterator[Job]:
+    """Jobs that are all known beforehand, for `collect`."""
+    for job in jobs:
+        yield job
 
 
 def _request_seed(*parts: int) -> int:

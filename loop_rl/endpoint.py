@@ -1,7 +1,7 @@
 """Evaluating a model behind an OpenAI-compatible endpoint: messages in, text out, no token ever seen.
 
     async with Endpoint("http://127.0.0.1:8000/v1", "Qwen/Qwen2.5-7B-Instruct") as policy:
-        await collect(jobs, environment, policy, MessageChat(config.agent), settings, ...)
+        await collect(in_order(jobs), environment, policy, MessageChat(config.agent), settings, ...)
 
 To the agent a conversation is a list that only grows. Here its items are messages instead of token ids, and blanks that
 make the list as long as the endpoint says the conversation is in tokens, so that the agent's limits hold. Token ids and

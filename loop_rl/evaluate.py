@@ -31,7 +31,7 @@ from appworld_tasks.goal_completion import goal_completion
 from appworld_tasks.pool import EngineError
 from appworld_tasks.scoring import ScoringError
 from appworld_tasks.splits import TEST_SPLITS, TaskInfo, load_split
-from loop_rl.agent import EpisodeSettings, Job, collect
+from loop_rl.agent import EpisodeSettings, Job, collect, in_order
 from loop_rl.behaviour import Behaviour, count_behaviour
 from loop_rl.chat import Chat
 from loop_rl.command import run_async, run_command
@@ -92,7 +92,7 @@ async def evaluate(run: RunDir, config: Config, version: int, split: str, urls: 
             if version:
                 await policy.load_version(version, run.adapter(version))
             num_concurrent = config.tasks.num_workers
-            await collect(jobs, environment, policy, chat, settings, num_concurrent, on_finished, keep_outputs=True)
+            await collect(in_order(jobs), environment, policy, chat, settings, num_concurrent, on_finished, keep_outputs=True)
 
     rollouts = [read_rollouts(pieces / f"{task.task_id}.parquet")[0] for task in tasks]
     usages = [_usage(pieces, rollout) for rollout in rollouts]

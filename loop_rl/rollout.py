@@ -28,6 +28,7 @@ class EndReason(StrEnum):
     NO_CODE = "no_code"  # a turn without a code block
     WORKER_LOST = "worker_lost"  # the AppWorld process hung, crashed or was killed
     TIME_LIMIT = "time_limit"  # the whole episode took too long
+    CUT_OFF = "cut_off"  # the trainer went on without it; scored, but not trained on
     TAMPERED = "tampered"  # however it ended, its state is not what its API calls give; reward 0
 
 
@@ -58,9 +59,9 @@ class Rollout:
 
     rollout_id: str
     group_id: int
-    """Index of the group in the run's schedule; the K rollouts of a group share it."""
+    """Number of the group, counted from 0 as they begin; the K rollouts of a group share it."""
     iteration: int
-    """Training iteration this rollout is for; -1 in evaluation."""
+    """Training iteration that trains on it; -1 in evaluation, and until the sampler has assigned the group to one."""
     task_id: str
     scenario_id: str
     difficulty: int
@@ -121,11 +122,13 @@ class TokenSequence:
 
 @dataclass
 class Group:
-    """The K rollouts of one task that share a baseline."""
+    """The rollouts of one task that share a baseline: K, or at least 2 where some are missing."""
 
     group_id: int
     iteration: int
     rollouts: list[Rollout] = field(default_factory=list)
+    cut: list[Rollout] = field(default_factory=list)
+    """Rollouts that were cut off; they take no part in training."""
 
     @property
     def rewards(self) -> list[float]:
@@ -215,7 +218,9 @@ def read_group(path: Path) -> Group:
     rollouts = read_rollouts(path)
     if not rollouts:
         raise ValueError(f"{path}: holds no rollouts")
-    return Group(rollouts[0].group_id, rollouts[0].iteration, rollouts)
+    cut = [rollout for rollout in rollouts if rollout.end_reason == EndReason.CUT_OFF]
+    kept = [rollout for rollout in rollouts if rollout.end_reason != EndReason.CUT_OFF]
+    return Group(rollouts[0].group_id, rollouts[0].iteration, kept, cut)
 
 
 def _encodable(value):

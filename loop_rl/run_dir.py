@@ -2,8 +2,10 @@
 
 config.yaml               resolved; written once, a different one for the same name is refused
 policy/v000012/           PEFT adapter of policy version 12; version 0 is the untouched base and has no folder
-rollouts/train/           one parquet file per finished group
-rollouts/unfinished/      finished rollouts of groups still short of K
+iterations/               one small file an iteration: the groups that it trains on
+rollouts/train/           one parquet file per group that an iteration trains on
+rollouts/unfinished/      finished rollouts of groups that belong to no iteration yet
+rollouts/dropped/         one parquet file per group that became too old to be trained on (sampler.over_stale: drop)
 updates/                  one parquet file an iteration: advantage of each rollout, what the trainer computed of its tokens
 rollouts/eval/            one parquet file per evaluated version and split, and its figures in a .json beside it
 checkpoints/step-000012/  engine, optimiser and RNG after iteration 11 (the 12th)
@@ -80,6 +82,10 @@ class RunDir:
         return self.path / "rollouts" / "unfinished"
 
     @property
+    def dropped_rollouts(self) -> Path:
+        return self.path / "rollouts" / "dropped"
+
+    @property
     def eval_rollouts(self) -> Path:
         return self.path / "rollouts" / "eval"
 
@@ -113,6 +119,9 @@ class RunDir:
 
     def group_file(self, group_id: int) -> Path:
         return self.train_rollouts / f"group-{group_id:06d}.parquet"
+
+    def iteration_file(self, iteration: int) -> Path:
+        return self.path / "iterations" / f"{iteration:06d}.json"
 
     def update_file(self, iteration: int) -> Path:
         return self.path / "updates" / f"iteration-{iteration:06d}.parquet"
