@@ -78,7 +78,7 @@ def load_checkpoint(trainer: Trainer, folder: Path) -> int:
     return state["version"]
 
 
-def publish_adapter(trainer: Trainer, run_dir: Path, version: int) -> Path:
+def publish_policy(trainer: Trainer, run_dir: Path, version: int) -> Path:
     """Publish the trainer's adapter as policy/v<version>, whole or not at all. Every rank must call it.
 
     A version that is already there stays untouched: servers may have loaded it and rollouts name it. It can be there

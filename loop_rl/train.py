@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 from loop_rl.advantage import keep_informative, leave_one_out
-from loop_rl.checkpoint import latest_checkpoint, load_checkpoint, publish_adapter, save_checkpoint
+from loop_rl.checkpoint import latest_checkpoint, load_checkpoint, publish_policy, save_checkpoint
 from loop_rl.config import Config, ConfigError
 from loop_rl.metrics import MetricsWriter, describe_groups
 from loop_rl.processes import die_with_parent
@@ -75,7 +75,7 @@ def train(run: RunDir, config: Config) -> None:
             version = iteration + 1
             if version % config.trainer.checkpoint_every == 0 or version == config.trainer.num_iterations:
                 save_checkpoint(trainer, run.path, version, keep=config.trainer.keep_checkpoints)
-            publish_adapter(trainer, run.path, version)
+            publish_policy(trainer, run.path, version)
         publish_s = publishing.seconds
     if metrics:
         metrics.close()
@@ -88,7 +88,7 @@ def resume(trainer: Trainer, run: RunDir) -> int:
     if checkpoint is None:
         return 0
     version = load_checkpoint(trainer, checkpoint)
-    publish_adapter(trainer, run.path, version)  # the process may have died between checkpoint and policy
+    publish_policy(trainer, run.path, version)  # the process may have died between checkpoint and policy
     return version
 
 

@@ -133,7 +133,7 @@ def interrupted(folder: Path) -> None:
     """Two iterations of each case with a checkpoint between them; then checkpoints without end, until killed."""
     import tiny
 
-    from loop_rl.checkpoint import publish_adapter, save_checkpoint
+    from loop_rl.checkpoint import publish_policy, save_checkpoint
 
     rollouts, advantages = tiny.with_advantages(tiny.make_groups(4))
     for case, settings in RESUME_CASES.items():
@@ -142,7 +142,7 @@ def interrupted(folder: Path) -> None:
         save_checkpoint(trainer, folder / case, version=1, keep=2)
         draws = draw_random_numbers()
         trainer.train_iteration(rollouts, advantages, 1)
-        publish_adapter(trainer, folder / case, version=2)
+        publish_policy(trainer, folder / case, version=2)
         (folder / case / f"draws-{trainer.rank}.json").write_text(json.dumps(draws))
     (folder / f"pid-{trainer.rank}").write_text(str(os.getpid()))
     for version in range(1, 2000):
@@ -153,7 +153,7 @@ def resumed(folder: Path) -> None:
     """The second iteration of each case again, from its checkpoint; then from what the kill left."""
     import tiny
 
-    from loop_rl.checkpoint import latest_checkpoint, load_checkpoint, publish_adapter, save_checkpoint
+    from loop_rl.checkpoint import latest_checkpoint, load_checkpoint, publish_policy, save_checkpoint
     from loop_rl.config import ConfigError
     from loop_rl.stress import stress_step
 
@@ -172,10 +172,10 @@ def resumed(folder: Path) -> None:
         except ConfigError as error:
             refusals.append(str(error))
     version = load_checkpoint(trainer, latest_checkpoint(folder / "killed"))
-    publish_adapter(trainer, folder / "killed", version)
+    publish_policy(trainer, folder / "killed", version)
     # The policy of a version that is there already stays, even when the trainer's is another one by now.
     trainer.train_iteration(rollouts, advantages, version)
-    publish_adapter(trainer, folder / "killed", version)
+    publish_policy(trainer, folder / "killed", version)
     save_checkpoint(trainer, folder / "killed", version + 1, keep=2)
     if trainer.is_main:
         (folder / "refusals.json").write_text(json.dumps(refusals))
