@@ -1,6 +1,7 @@
 """The training loop: Algorithm 1 of LOOP (arXiv 2502.01600), one iteration after another.
 
-    accelerate launch --num_processes 1 -m loop_rl.train --run-dir runs/tiny
+    accelerate launch --config_file configs/accelerate/one-node.yaml -m loop_rl.train --run-dir runs/tiny
+    accelerate launch --config_file configs/accelerate/one-node.yaml -m loop_rl.train --config configs/tiny.yaml seed=1
 
 Every rank runs this file. Rollouts come from the run directory, where the sampler (`loop_rl.sampler`) writes them; the
 new policy goes back there. Nothing else connects the two, so either can be killed and started again.
@@ -9,15 +10,18 @@ new policy goes back there. Nothing else connects the two, so either can be kill
 from __future__ import annotations
 
 import argparse
+import os
+import shlex
 import sys
 import time
 from pathlib import Path
 
 from loop_rl.advantage import keep_informative, leave_one_out
 from loop_rl.checkpoint import latest_checkpoint, load_checkpoint, publish_policy, save_checkpoint
-from loop_rl.config import Config, ConfigError
+from loop_rl.config import Config, ConfigError, load_config
 from loop_rl.metrics import MetricsWriter, describe_groups
 from loop_rl.processes import die_with_parent
+from loop_rl.ranks import refuse_contradictions
 from loop_rl.rollout import Group, read_group
 from loop_rl.run_dir import RunDir
 from loop_rl.stress import stress_step
@@ -131,16 +135,31 @@ def _step_reporter(run: RunDir, iteration: int):
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--run-dir", type=Path, required=True, help="run directory with a config.yaml")
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("--run-dir", type=Path, help="run directory with a config.yaml")
+    which.add_argument("--config", type=Path, help="the config that the run was started with")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="dotted settings, with --config")
     args = parser.parse_args()
+    if args.run_dir and args.overrides:
+        parser.error("a run has its settings; key=value goes with --config")
     die_with_parent()  # the launcher between the supervisor and this process may be killed
     try:
-        run = RunDir.open(args.run_dir)
+        run = RunDir.open(args.run_dir) if args.run_dir else _run_of(args.config, args.overrides)
         train(run, run.config)
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def _run_of(path: Path, overrides: list[str]) -> RunDir:
+    """The run that was started with this config. Raises ConfigError when there is none, or it differs."""
+    config = load_config(path, overrides)
+    if not RunDir(config.run_dir).config_file.exists():
+        command = shlex.join(["python", "-m", "loop_rl.launch", "--no-trainer", "--config", str(path), *overrides])
+        raise ConfigError(f"{config.run_dir}: no such run; start its sampler first: {command}")
+    refuse_contradictions(config, os.environ)
+    return RunDir.create(config)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,93 @@
+"""How the trainer's ranks are started: by `accelerate launch`, on one node or several."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from loop_rl.config import Config, ConfigError
+
+_CONFIG_FILE = Path(__file__).parent.parent / "configs" / "accelerate" / "one-node.yaml"
+
+
+@dataclass(frozen=True)
+class Rendezvous:
+    """Where the training nodes meet."""
+
+    num_nodes: int
+    rank: int
+    """Of this node among the training nodes."""
+    address: str
+    """Of the training node with rank 0."""
+    port: int
+
+
+def accelerate_command(num_processes: int, rendezvous: Rendezvous | None = None) -> list[str]:
+    """`accelerate launch` with as many ranks on this machine, to be followed by what they run.
+
+    The config file is given so that accelerate leaves the user's default one alone.
+    """
+    launch = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", "--config_file", str(_CONFIG_FILE)]
+    if rendezvous is None or rendezvous.num_nodes == 1:
+        return [*launch, "--num_processes", str(num_processes)]
+    return [
+        *launch,
+        *("--num_processes", str(num_processes * rendezvous.num_nodes)),
+        *("--num_machines", str(rendezvous.num_nodes), "--machine_rank", str(rendezvous.rank)),
+        *("--main_process_ip", rendezvous.address, "--main_process_port", str(rendezvous.port)),
+        *("--rdzv_backend", "static", "--same_network"),
+    ]
+
+
+def refuse_contradictions(config: Config, environment: Mapping[str, str]) -> None:
+    """Check what a launcher started by hand has set for this rank against the run's settings.
+
+    Raises:
+        ConfigError: a value that the run contradicts, so that it would have no effect, or another number of ranks.
+    """
+    trainer = config.trainer
+    num_ranks = trainer.num_processes * max(1, config.nodes.training)
+    world_size = int(environment.get("WORLD_SIZE", "1"))
+    if world_size != num_ranks:
+        raise ConfigError(
+            f"the launcher started {world_size} ranks, the run has {num_ranks} (trainer.num_processes on each training "
+            f"node): start them with --num_processes {num_ranks}"
+        )
+    offload = "cpu" if trainer.offload_optimizer else "none"
+    # Variable, what a config file of accelerate calls it, what the run says, the run's setting.
+    of_the_run = [
+        ("ACCELERATE_DEEPSPEED_ZERO_STAGE", "zero_stage", str(trainer.zero_stage), "trainer.zero_stage"),
+        (
+            "ACCELERATE_DEEPSPEED_OFFLOAD_OPTIMIZER_DEVICE",
+            "offload_optimizer_device",
+            offload,
+            "trainer.offload_optimizer",
+        ),
+        ("ACCELERATE_DEEPSPEED_OFFLOAD_PARAM_DEVICE", "offload_param_device", "none", "no setting of loop_rl"),
+        ("ACCELERATE_GRADIENT_CLIPPING", "gradient_clipping", str(trainer.max_grad_norm), "trainer.max_grad_norm"),
+        ("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "gradient_accumulation_steps", "1", "trainer.minibatch_rollouts"),
+        ("ACCELERATE_DEEPSPEED_CONFIG_FILE", "deepspeed_config_file", None, "trainer"),
+    ]
+    for variable, name, value, setting in of_the_run:
+        given = environment.get(variable)
+        if given is not None and (value is None or _plain(given) != _plain(value)):
+            raise ConfigError(
+                f"accelerate's {name} is {given}, where the run has {value or 'settings of its own'} ({setting}): "
+                f"leave {name} out of accelerate's config file"
+            )
+    precision = environment.get("ACCELERATE_MIXED_PRECISION", "no")
+    if precision != "no" and (precision, config.model.dtype) != ("bf16", "bfloat16"):
+        raise ConfigError(
+            f"accelerate's mixed_precision is {precision}, where the run has {config.model.dtype} (model.dtype): leave "
+            f"mixed_precision out of accelerate's config file"
+        )
+
+
+def _plain(value: str) -> str | float:
+    """1 and 1.0 are one number."""
+    try:
+        return float(value)
+    except ValueError:
+        return value
