@@ -6,6 +6,8 @@ MAKEFLAGS += --no-print-directory
 PYTHON ?= python3.11
 CONFIG ?= configs/tiny.yaml
 NODES ?= 1
+# The remote shell of HOSTFILE=: ssh by default, or what behaves like it.
+export REMOTE_SHELL
 # TASKS=builtin (generated here) or official (downloaded by `make tasks-official` to APPWORLD_ROOT)
 TASKS ?= builtin
 APPWORLD_ROOT ?= .appworld/official
@@ -15,10 +17,6 @@ BIN := .venv/bin
 
 ifeq ($(filter builtin official,$(TASKS)),)
 $(error TASKS=$(TASKS): choose builtin or official)
-endif
-
-ifeq ($(filter plan,$(MAKECMDGOALS))$(filter 1,$(NODES)),)
-$(error NODES=$(NODES): this version trains on one node; leave NODES out)
 endif
 
 .PHONY: help setup tasks tasks-official tasks-check train eval report view export replay play doctor plan test lint docs bench tiny-model lock
@@ -50,8 +48,11 @@ tasks-check: setup  ## try every scenario of the built-in pack: solutions, wrong
 
 train: tasks  ## train; goes on where a run of that name stopped
 #: make train CONFIG=configs/tiny.yaml ARGS="name=my-run seed=1 trainer.num_iterations=30"
-#: make train TASKS=official CONFIG=configs/qwen2.5-7b.yaml
-	@$(BIN)/python -m loop_rl.launch --config $(CONFIG) $(TASKS_SETTING) $(ARGS)
+#: make train TASKS=official CONFIG=configs/qwen2.5-7b.yaml RESTARTS=3
+#: make train TASKS=official CONFIG=configs/qwen2.5-32b.yaml NODES=2 DRY_RUN=1   (Slurm; or HOSTFILE=hosts; see docs/multi-node.md)
+#: make train LOCAL_NODES=2
+	@$(BIN)/python -m loop_rl.launch --config $(CONFIG) $(if $(LOCAL_NODES),--local-nodes $(LOCAL_NODES),--nodes $(NODES)) \
+	  $(if $(HOSTFILE),--hostfile $(HOSTFILE)) $(if $(RESTARTS),--restarts $(RESTARTS)) $(if $(DRY_RUN),--dry-run) $(TASKS_SETTING) $(ARGS)
 
 plan: setup  ## memory per GPU, time of an iteration and the best split of the nodes, before anything runs
 #: make plan CONFIG=configs/qwen2.5-32b.yaml NODES=2

@@ -1,38 +1,57 @@
-"""The supervisor: starts every process of a run on this node, shows how it goes, and ends everything together.
+"""The supervisor: starts every process of a run, shows how it goes, and ends everything together.
 
     python -m loop_rl.launch --config configs/tiny.yaml
     python -m loop_rl.launch --config configs/tiny.yaml name=lr-3e-4 trainer.learning_rate=3e-4
-    python -m loop_rl.launch --config configs/tiny.yaml --dry-run
+    python -m loop_rl.launch --config configs/qwen2.5-32b.yaml --nodes 2          # in a Slurm allocation, or by sbatch
+    python -m loop_rl.launch --config configs/qwen2.5-32b.yaml --nodes 2 --hostfile hosts --restarts 3
+    python -m loop_rl.launch --config configs/tiny.yaml --local-nodes 2           # two nodes, both this machine
+    python -m loop_rl.launch --config configs/tiny.yaml --dry-run                 # the settings, and every command
 
 Phases: check the input, start vLLM, evaluate the untouched policy, train (sampler and trainer side by side), evaluate
 the trained policy. Each looks at the run directory first and does only what is missing, so the same command resumes a
 run that was stopped, in whatever phase.
+
+On several nodes this is the head, the first of those that serve; `loop_rl.node` does the part of each other one.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Callable
+from concurrent.futures import Future
 from pathlib import Path
 
 from rich.console import Console
 
+from loop_rl import slurm
+from loop_rl.cluster import Cluster, NodeLost
 from loop_rl.command import run_command
-from loop_rl.config import Config, dump_config, load_config
+from loop_rl.config import Config, ConfigError, dump_config, load_config
+from loop_rl.dry_run import describe_commands
+from loop_rl.hosts import Hosts, LocalHosts, find_hosts
 from loop_rl.live import live_view
 from loop_rl.metrics import MetricsReader
 from loop_rl.preflight import check_inputs
 from loop_rl.processes import ManagedProcess, stop_all
+from loop_rl.ranks import accelerate_command, trainer_environment
+from loop_rl.replicas import Replicas
+from loop_rl.roles import Role, check_gpus, num_gpus, role_of, visible_gpus
 from loop_rl.run_dir import RunDir
-from loop_rl.server import ServerFailed, VllmServer, is_cpu_build
+from loop_rl.server import ServerFailed, is_cpu_build, secret
 from loop_rl.tables import before_after_table
 from loop_rl.timeline import Timeline
 
 POLL_S = 0.3
+TRAINER_SILENCE_S = 1800.0
+"""With --no-trainer: how long a trainer that somebody else starts may give no sign of life."""
 console = Console(highlight=False, soft_wrap=True)
 
 
@@ -40,25 +59,33 @@ class RunFailed(RuntimeError):
     """A process of the run ended although it should not have; the message holds the last lines of its log."""
 
 
-def launch(config: Config) -> None:
+_BROKEN = (RunFailed, ServerFailed, NodeLost)
+
+
+def launch(config: Config, hosts: Hosts | None = None, restarts: int = 0, own_trainer: bool = True) -> None:
     """Do every phase of the run that is not done yet, then show its result.
+
+    hosts: the nodes; None is this one alone.
+    restarts: how often to go on from the newest checkpoint by itself, when a process has broken.
+    own_trainer: False leaves training to ranks that somebody else starts.
 
     Raises:
         ConfigError: bad input; nothing was started.
-        RunFailed: a process broke; everything else was stopped, and the same command goes on from there.
+        RunFailed, ServerFailed, NodeLost: something broke; everything else was stopped, and the same command goes on
+            from there.
     """
     check_inputs(config)
+    if not is_cpu_build():
+        role = role_of(config, 0) if own_trainer else Role.INFERENCE
+        check_gpus(config, role, len(visible_gpus()), f"this machine ({socket.gethostname()})")
     run = RunDir.create(config)
     with run.lock("supervisor"):
-        done, total = run.latest_version(), config.trainer.num_iterations
-        finished = done == total and run.evaluation_file(total, config.evaluation.split).exists()
+        total = config.trainer.num_iterations
+        finished = run.latest_version() == total and run.evaluation_file(total, config.evaluation.split).exists()
         if finished:
             console.print(f"Run {run.path} is finished; another name= starts a new one.")
         else:
-            console.print(
-                f"Run {run.path}: " + (f"goes on after iteration {done} of {total}" if done else f"{total} iterations")
-            )
-            _work(run, config)
+            _work_until_done(run, config, hosts, restarts, own_trainer)
         split = config.evaluation.split
         before, after = (json.loads(run.evaluation_file(version, split).read_text()) for version in (0, total))
         console.print(before_after_table(before, after, f"held-out tasks ({split})"))
@@ -70,31 +97,70 @@ def launch(config: Config) -> None:
         console.print(f"Everything about this run: {run.path}/ (metrics.jsonl, rollouts/, policy/, logs/)")
 
 
-def _work(run: RunDir, config: Config) -> None:
+def _work_until_done(run: RunDir, config: Config, hosts: Hosts | None, restarts: int, own_trainer: bool) -> None:
+    for restart in range(restarts + 1):
+        done, total = run.latest_version(), config.trainer.num_iterations
+        goes_on = f"goes on after iteration {done} of {total}" if done else f"{total} iterations"
+        console.print(f"Run {run.path}: {goes_on}" + (f" (restart {restart} of {restarts})" if restart else ""))
+        try:
+            return _work(run, config, hosts, own_trainer)
+        except _BROKEN as error:
+            if restart == restarts:
+                raise
+            console.print(f"{error}\nEverything was stopped.", markup=False)
+
+
+def _work(run: RunDir, config: Config, hosts: Hosts | None, own_trainer: bool) -> None:
     timeline = Timeline(run, "launch")
-    servers = [VllmServer(config, index, run.logs / f"vllm-{index}.log") for index in range(config.server.replicas)]
+    cluster = Cluster(run, config, hosts)
+    replicas = Replicas(config, run.logs, secret(run))
     try:
         with console.status("starting vLLM"), timeline.span("starting vLLM") as starting:
-            for server in servers:
-                server.start()
-            for server in servers:
-                server.wait_until_ready()
-        console.print(f"vLLM answers at {' '.join(s.url for s in servers)} after {starting.seconds:.0f} s")
+            cluster.start()
+            replicas.start()
+            cluster.wait_until_reported()
+            _beside(replicas.wait_until_ready, cluster.check)
+            cluster.wait_until_serving()
+        urls = [*replicas.urls, *cluster.urls]
+        console.print(f"vLLM answers at {' '.join(urls)} after {starting.seconds:.0f} s")
+
+        def check() -> None:
+            replicas.tend()
+            cluster.check()
+
         last_version, split = config.trainer.num_iterations, config.evaluation.split
         if not run.evaluation_file(0, split).exists():
             with timeline.span("evaluation", 0):
-                _evaluate(run, 0, servers)
+                _evaluate(run, 0, urls, check)
         if run.latest_version() < last_version:
-            _train(run, config, servers)
+            _train(run, config, urls, cluster, own_trainer, check)
         if not run.evaluation_file(last_version, split).exists():
             with timeline.span("evaluation", last_version):
-                _evaluate(run, last_version, servers)
+                _evaluate(run, last_version, urls, check)
     finally:
-        for server in servers:
-            server.stop()
+        cluster.dismiss()
+        replicas.stop()
+        cluster.stop()
 
 
-def _evaluate(run: RunDir, version: int, servers: list[VllmServer]) -> None:
+def _beside(work: Callable[[], None], check: Callable[[], None]) -> None:
+    """Do `work` in a thread and `check` all the while; raises what either of them raises."""
+    done: Future[None] = Future()
+
+    def run() -> None:
+        try:
+            done.set_result(work())
+        except BaseException as error:
+            done.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    while not done.done():
+        check()
+        time.sleep(POLL_S)
+    done.result()
+
+
+def _evaluate(run: RunDir, version: int, urls: list[str], check: Callable[[], None]) -> None:
     """Evaluate in a process of its own, which shows its own progress bar."""
     command = [
         sys.executable,
@@ -106,10 +172,10 @@ def _evaluate(run: RunDir, version: int, servers: list[VllmServer]) -> None:
         str(version),
         "--summary",
     ]
-    process = subprocess.Popen([*command, *_server_arguments(servers)], start_new_session=True)
+    process = subprocess.Popen([*command, *_server_arguments(urls)], start_new_session=True)
     try:
         while process.poll() is None:
-            _check_servers(servers)
+            check()
             time.sleep(POLL_S)
     finally:
         if process.poll() is None:
@@ -122,91 +188,175 @@ def _evaluate(run: RunDir, version: int, servers: list[VllmServer]) -> None:
         raise RunFailed(f"evaluation of policy version {version} ended with exit status {process.returncode}")
 
 
-def _train(run: RunDir, config: Config, servers: list[VllmServer]) -> None:
+def _train(
+    run: RunDir, config: Config, urls: list[str], cluster: Cluster, own_trainer: bool, check: Callable[[], None]
+) -> None:
     """Sampler and trainer side by side until the last version is published."""
-    sampler = [sys.executable, "-m", "loop_rl.sampler", "--run-dir", str(run.path), *_server_arguments(servers)]
-    trainer = [*accelerate_command(config.trainer.num_processes), "-m", "loop_rl.train", "--run-dir", str(run.path)]
-    processes = [
-        ManagedProcess("sampler", sampler, run.logs / "sampler.log"),
-        ManagedProcess("trainer", trainer, run.logs / "trainer.log", trainer_environment(config)),
-    ]
+    sampler = [sys.executable, "-m", "loop_rl.sampler", "--run-dir", str(run.path), *_server_arguments(urls)]
+    processes = [ManagedProcess("sampler", sampler, run.logs / "sampler.log")]
+    training: Callable[[], bool] = lambda: cluster.training  # noqa: E731
+    if not own_trainer:
+        training = _OutsideTrainer(run, config).training
+        console.print(f"waiting for a trainer: accelerate launch ... -m loop_rl.train --run-dir {run.path}")
+    elif role_of(config, 0) == Role.EVERYTHING:
+        trainer = [*accelerate_command(config.trainer.num_processes), "-m", "loop_rl.train", "--run-dir", str(run.path)]
+        variables = trainer_environment(config, Role.EVERYTHING)
+        processes.append(ManagedProcess("trainer", trainer, run.logs / "trainer.log", variables))
     try:
-        _watch(run, config, processes, servers)
+        cluster.train()
+        _watch(run, config, processes, training, check)
+    except BaseException:
+        cluster.dismiss()  # they end while the processes here do
+        raise
     finally:
         stop_all(processes)
 
 
-def accelerate_command(num_processes: int) -> list[str]:
-    """`accelerate launch` with as many ranks on this machine, to be followed by what they run."""
-    return [
-        *(sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", "--use_deepspeed"),
-        *("--num_processes", str(num_processes), "--num_machines", "1", "--mixed_precision", "no"),
-        *("--main_process_port", "0", "--dynamo_backend", "no"),
-    ]
+class _OutsideTrainer:
+    """A trainer that somebody else has started, known by what it leaves in the run directory."""
+
+    def __init__(self, run: RunDir, config: Config) -> None:
+        self._run = run
+        self._last_version = config.trainer.num_iterations
+        self._status = run.read_status("trainer")
+        self._heard = time.monotonic()
+
+    def training(self) -> bool:
+        """Whether it is not done. Raises RunFailed after long silence."""
+        status = self._run.read_status("trainer")
+        if status != self._status:
+            self._status, self._heard = status, time.monotonic()
+        if time.monotonic() > self._heard + TRAINER_SILENCE_S:
+            raise RunFailed(f"no sign of a trainer for {TRAINER_SILENCE_S:.0f} s; start one, or leave --no-trainer out")
+        return self._run.latest_version() < self._last_version
 
 
-def trainer_environment(config: Config) -> dict[str, str]:
-    """Variables of the trainer's ranks: on GPUs, the devices behind those of the vLLM servers."""
-    if is_cpu_build():
-        return {"OMP_NUM_THREADS": "1"}
-    first = config.server.replicas * config.server.tensor_parallel_size
-    devices = range(first, first + config.trainer.num_processes)
-    return {"CUDA_VISIBLE_DEVICES": ",".join(map(str, devices))}
-
-
-def _watch(run: RunDir, config: Config, processes: list[ManagedProcess], servers: list[VllmServer]) -> None:
-    """Show how it goes until every process has ended well."""
+def _watch(
+    run: RunDir,
+    config: Config,
+    processes: list[ManagedProcess],
+    training: Callable[[], bool],
+    check: Callable[[], None],
+) -> None:
+    """Show how it goes until every process here has ended well and those elsewhere are done training."""
     metrics = MetricsReader(run)
     with live_view(console, run, config, history=metrics.new_lines()) as view:
-        while any(process.poll() is None for process in processes):
-            _check_servers(servers)
+        while any(process.poll() is None for process in processes) or training():
+            check()
             for process in processes:
                 if process.poll() not in (None, 0):
-                    raise RunFailed(_epitaph(process))
-                view.advance(process.name, run.read_status(process.name))
+                    raise RunFailed(process.epitaph())
+            for name in ("sampler", "trainer"):
+                view.advance(name, run.read_status(name))
             for line in metrics.new_lines():
                 view.add(line)
             time.sleep(POLL_S)
+        check()
         for process in processes:
             if process.poll() != 0:
-                raise RunFailed(_epitaph(process))
+                raise RunFailed(process.epitaph())
         for line in metrics.new_lines():
             view.add(line)
 
 
-def _check_servers(servers: list[VllmServer]) -> None:
-    for server in servers:
-        if server.process.poll() is not None:
-            raise RunFailed(_epitaph(server.process))
-
-
-def _epitaph(process: ManagedProcess) -> str:
-    status = process.poll()
-    how = f"killed by {signal.Signals(-status).name}" if status < 0 else f"ended with exit status {status}"
-    return f"{process.name} {how}; last lines of {process.log}:\n{process.log_tail()}"
-
-
-def _server_arguments(servers: list[VllmServer]) -> list[str]:
-    return [argument for server in servers for argument in ("--server", server.url)]
+def _server_arguments(urls: list[str]) -> list[str]:
+    return [argument for url in urls for argument in ("--server", url)]
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", type=Path, required=True, help="YAML file, see configs/")
-    parser.add_argument("--dry-run", action="store_true", help="print the resolved config and stop")
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--nodes", type=_positive, default=1, help="machines, this one included (NODES=, default 1)")
+    where.add_argument("--local-nodes", type=_positive, help="run as many nodes on this machine (LOCAL_NODES=)")
+    parser.add_argument(
+        "--hostfile", type=Path, help="machines to reach by ssh, one a line, this one first (HOSTFILE=)"
+    )
+    parser.add_argument("--restarts", type=int, default=0, help="go on so often after something broke (RESTARTS=)")
+    parser.add_argument(
+        "--no-trainer", action="store_true", help="all but the trainer, which you start, see docs/multi-node.md"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="print the resolved config and every command, and stop")
     parser.add_argument(
         "overrides", nargs="*", metavar="key=value", help="dotted settings, such as trainer.zero_stage=3"
     )
-    args = parser.parse_args()
-    return run_command(lambda: _launch(args), "stopped; the same command goes on from here", (RunFailed, ServerFailed))
+    args = parser.parse_intermixed_args()
+    return run_command(lambda: _launch(args), "stopped; the same command goes on from here", _BROKEN)
+
+
+def _positive(text: str) -> int:
+    if (number := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
+    return number
 
 
 def _launch(args: argparse.Namespace) -> None:
-    config = load_config(args.config, args.overrides)
+    num_nodes = args.local_nodes or args.nodes
+    config = _with_nodes(args, num_nodes)
+    if args.hostfile and (num_nodes == 1 or args.local_nodes):
+        raise ConfigError(f"HOSTFILE={args.hostfile} has no effect without NODES= of at least 2; leave it out")
+    hosts = None
+    if num_nodes > 1:
+        if args.local_nodes:
+            hosts = LocalHosts.of(config, num_nodes, [] if is_cpu_build() else visible_gpus())
+        else:
+            hosts = find_hosts(num_nodes, args.hostfile, os.environ)
+        if hosts is None:
+            return _submit(args, config, num_nodes)
+    arguments = _without_dry_run(sys.argv[1:])
+    there = isinstance(hosts, slurm.SlurmHosts) and slurm.to_first_node(
+        hosts, os.environ, [sys.executable, "-m", "loop_rl.launch", *arguments]
+    )
     if args.dry_run:
         print(dump_config(config), end="")
+        print(describe_commands(config, hosts, own_trainer=not args.no_trainer, to_head=there or None))
+    elif there:
+        console.print(f"This is no node of the allocation; going on at {hosts.names[0]}.")
+        os.execvp(there[0], there)
     else:
-        launch(config)
+        launch(config, hosts, args.restarts, own_trainer=not args.no_trainer)
+
+
+def _with_nodes(args: argparse.Namespace, num_nodes: int) -> Config:
+    """The config with a role for each node; says so where it chooses them. Raises ConfigError when they do not agree."""
+    config = load_config(args.config, args.overrides)
+    nodes = config.nodes
+    wanted = max(1, nodes.inference + (0 if args.no_trainer else nodes.training))
+    if not nodes.inference and num_nodes > 1:
+        roles = ["nodes.inference=1", f"nodes.training={num_nodes - 1}"]
+        print(f"{args.config} gives the nodes no roles: {' '.join(roles)}", file=sys.stderr)
+        return load_config(args.config, [*args.overrides, *roles])
+    if wanted != num_nodes:
+        raise ConfigError(
+            f"{args.config}: nodes.inference ({nodes.inference}) and nodes.training ({nodes.training}) ask for {wanted} "
+            f"nodes, and there are {num_nodes}: give NODES={wanted}, or other nodes.inference= and nodes.training= (both 0 "
+            f"for one node)"
+        )
+    return config
+
+
+def _submit(args: argparse.Namespace, config: Config, num_nodes: int) -> None:
+    """Hand the run in as a Slurm job, after the checks that need no node."""
+    gpus = 0 if is_cpu_build() else max(num_gpus(config, role_of(config, index)) for index in range(num_nodes))
+    log = Path(config.runs_dir) / f"{config.name}-%j.log"
+    arguments = _without_dry_run(sys.argv[1:])
+    command = slurm.submit_command(num_nodes, gpus, config.name, log, arguments)
+    if args.dry_run:
+        print(dump_config(config), end="")
+        print(describe_commands(config, None, own_trainer=not args.no_trainer, to_head=command))
+        return
+    check_inputs(config)
+    if config.run_dir.exists():
+        RunDir.create(config)  # refuses another config
+    log.parent.mkdir(parents=True, exist_ok=True)
+    job = slurm.submit(command)
+    console.print(
+        f"Slurm job {job}; its log: {str(log).replace('%j', job)}; `scancel {job}` ends it, and loses nothing"
+    )
+
+
+def _without_dry_run(arguments: list[str]) -> list[str]:
+    return [argument for argument in arguments if argument != "--dry-run"]
 
 
 if __name__ == "__main__":

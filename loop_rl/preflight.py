@@ -12,7 +12,7 @@ from loop_rl.config import Config, ConfigError
 
 
 def check_inputs(config: Config) -> None:
-    """Check AppWorld, the tasks and the model of a training run.
+    """Check AppWorld, the tasks and the model of a training run; GPUs are another matter, see roles.check_gpus.
 
     Raises:
         ConfigError: one line that names what is missing and how to get it.

@@ -10,6 +10,7 @@ import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import IO
 
 _PR_SET_PDEATHSIG = 1
 
@@ -26,7 +27,14 @@ class ManagedProcess:
     in order.
     """
 
-    def __init__(self, name: str, command: Sequence[str], log: Path, env: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        command: Sequence[str],
+        log: Path,
+        env: Mapping[str, str] | None = None,
+        stdin: int = subprocess.DEVNULL,
+    ) -> None:
         self.name = name
         self.log = log
         log.parent.mkdir(parents=True, exist_ok=True)
@@ -34,7 +42,7 @@ class ManagedProcess:
         self.log_offset = self._log_file.tell()
         self._process = subprocess.Popen(
             command,
-            stdin=subprocess.DEVNULL,
+            stdin=stdin,
             stdout=self._log_file,
             stderr=subprocess.STDOUT,
             env=os.environ | dict(env or {}),
@@ -46,9 +54,20 @@ class ManagedProcess:
     def pid(self) -> int:
         return self._process.pid
 
+    @property
+    def stdin(self) -> IO[bytes] | None:
+        """The other end of the process's stdin, if that is a pipe."""
+        return self._process.stdin
+
     def poll(self) -> int | None:
         """Exit status, None while it runs."""
         return self._process.poll()
+
+    def epitaph(self) -> str:
+        """How the process ended, and the last lines that it wrote."""
+        status = self.poll()
+        how = f"killed by {signal.Signals(-status).name}" if status < 0 else f"ended with exit status {status}"
+        return f"{self.name} {how}; last lines of {self.log}:\n{self.log_tail()}"
 
     def log_tail(self, num_lines: int = 15) -> str:
         """The last lines that this start of the process wrote."""

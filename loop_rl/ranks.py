@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from loop_rl.config import Config, ConfigError
+from loop_rl.roles import Role, trainer_gpus, visible_gpus
+from loop_rl.server import is_cpu_build
 
 _CONFIG_FILE = Path(__file__).parent.parent / "configs" / "accelerate" / "one-node.yaml"
 
@@ -39,6 +41,13 @@ def accelerate_command(num_processes: int, rendezvous: Rendezvous | None = None)
         *("--main_process_ip", rendezvous.address, "--main_process_port", str(rendezvous.port)),
         *("--rdzv_backend", "static", "--same_network"),
     ]
+
+
+def trainer_environment(config: Config, role: Role) -> dict[str, str]:
+    """Variables of this node's ranks: on GPUs, the devices that are theirs."""
+    if is_cpu_build():
+        return {"OMP_NUM_THREADS": "1"}
+    return {"CUDA_VISIBLE_DEVICES": ",".join(trainer_gpus(config, role, visible_gpus()))}
 
 
 def refuse_contradictions(config: Config, environment: Mapping[str, str]) -> None:
