@@ -34,12 +34,14 @@ class RolloutStore:
         self.outcomes: dict[int, Outcome] = {}
         """Of the groups that have been assigned."""
         self.num_assigned = 0
-        """Iterations whose groups are fixed."""
+        """Iterations whose groups were fixed when the store was opened."""
         while run.iteration_file(self.num_assigned).exists():
             self.closed.update(assigned_groups(run, self.num_assigned))
             self.num_assigned += 1
         if not self.num_assigned and run.metrics_file.exists():
-            raise ConfigError(f"{run.path}: made by an older loop_rl, which cannot be gone on with; choose another name=")
+            raise ConfigError(
+                f"{run.path}: made by an older loop_rl, which cannot be gone on with; choose another name="
+            )
         self._recover()
 
     def add(self, rollout: Rollout) -> None:
@@ -54,13 +56,11 @@ class RolloutStore:
             groups: finished rollouts by the number of their group.
             dropped: groups that were dropped since the iteration before; for the record.
         """
-        assert iteration == self.num_assigned
         for group_id, rollouts in groups.items():
             ours = [replace(rollout, iteration=iteration) for rollout in rollouts]
             write_rollouts(self._run.group_file(group_id), ours)
         listed = {"groups": list(groups), "dropped": list(dropped)}
         write_atomically(self._run.iteration_file(iteration), json.dumps(listed))
-        self.num_assigned += 1
         for group_id, rollouts in groups.items():
             self._close(group_id)
             self.outcomes[group_id] = _outcome(rollouts)
@@ -68,7 +68,7 @@ class RolloutStore:
     def drop(self, group_id: int) -> None:
         """Put the finished rollouts of a group aside, for good."""
         if rollouts := list(self.unassigned[group_id].values()):
-            write_rollouts(dropped_file(self._run, group_id), rollouts)
+            write_rollouts(_dropped_file(self._run, group_id), rollouts)
         self._close(group_id)
 
     def _close(self, group_id: int) -> None:
@@ -104,12 +104,15 @@ def assigned_groups(run: RunDir, iteration: int) -> list[int]:
     return json.loads(run.iteration_file(iteration).read_text())["groups"]
 
 
-def dropped_groups(run: RunDir, iteration: int) -> list[int]:
-    """Numbers of the groups that were dropped between the iteration before and this one."""
-    return json.loads(run.iteration_file(iteration).read_text())["dropped"]
+def read_dropped(run: RunDir, iteration: int) -> list[Rollout]:
+    """Rollouts of the groups that were dropped between the iteration before and this one; those still in flight when this
+    is called are missing."""
+    group_ids = json.loads(run.iteration_file(iteration).read_text())["dropped"]
+    files = [_dropped_file(run, group_id) for group_id in group_ids]
+    return [rollout for file in files if file.exists() for rollout in read_rollouts(file)]
 
 
-def dropped_file(run: RunDir, group_id: int) -> Path:
+def _dropped_file(run: RunDir, group_id: int) -> Path:
     """There is none for a group that was dropped before any of its rollouts was finished."""
     return run.dropped_rollouts / run.group_file(group_id).name
 

@@ -19,10 +19,11 @@ from pathlib import Path
 from loop_rl.advantage import keep_informative, leave_one_out
 from loop_rl.checkpoint import latest_checkpoint, load_checkpoint, publish_policy, save_checkpoint
 from loop_rl.config import Config, ConfigError, load_config
-from loop_rl.metrics import MetricsWriter, describe_groups
+from loop_rl.metrics import MetricsWriter, describe_groups, describe_left_out
 from loop_rl.processes import die_with_parent
 from loop_rl.ranks import refuse_contradictions
 from loop_rl.rollout import Group, read_group
+from loop_rl.rollout_store import assigned_groups, read_dropped
 from loop_rl.run_dir import RunDir
 from loop_rl.stress import stress_step
 from loop_rl.timeline import Timeline
@@ -74,7 +75,9 @@ def train(run: RunDir, config: Config) -> None:
             write_updates(run.update_file(iteration), advantage_of, tokens)
             times = {"time/wait_s": waiting.seconds, "time/train_s": training.seconds, "time/publish_s": publish_s}
             policy = {f"policy/{name}": value for name, value in update.figures.items()}
-            metrics.write(iteration, describe_groups(groups, iteration, num_kept=len(rollouts)) | policy | times)
+            sampled = describe_groups(groups, iteration, len(rollouts), config.sampler.max_staleness)
+            left_out = describe_left_out(groups, read_dropped(run, iteration))
+            metrics.write(iteration, sampled | left_out | policy | times)
         with timeline.span("publishing", iteration) as publishing:
             version = iteration + 1
             if version % config.trainer.checkpoint_every == 0 or version == config.trainer.num_iterations:
@@ -97,25 +100,31 @@ def resume(trainer: Trainer, run: RunDir) -> int:
 
 
 def wait_for_groups(run: RunDir, config: Config, iteration: int, report: bool) -> list[Group]:
-    """The groups of one iteration, as soon as the sampler has finished all of them.
+    """The groups of one iteration, as soon as the sampler has assigned them.
 
     Raises:
         RuntimeError: the sampler gave no sign of life for SAMPLER_SILENCE_S seconds.
         ValueError: a token is older than `sampler.max_staleness` allows.
     """
-    size = config.sampler.tasks_per_iteration
-    files = [run.group_file(group_id) for group_id in range(iteration * size, (iteration + 1) * size)]
     started = time.time()
-    while missing := [file for file in files if not file.exists()]:
+    while not run.iteration_file(iteration).exists():
+        sampler = run.read_status("sampler")
         if report:
-            run.write_status("trainer", phase="waiting", iteration=iteration, done=size - len(missing), total=size)
-        last_sign = max(started, run.read_status("sampler").get("updated_at", 0.0))
+            run.write_status(
+                "trainer",
+                phase="waiting",
+                iteration=iteration,
+                done=sampler.get("done", 0),
+                total=sampler.get("total", 1),
+            )
+        last_sign = max(started, sampler.get("updated_at", 0.0))
         if time.time() - last_sign > SAMPLER_SILENCE_S:
             raise RuntimeError(
-                f"no sign of the sampler for {SAMPLER_SILENCE_S:.0f} s while waiting for {missing[0]}; see {run.logs}/sampler.log"
+                f"no sign of the sampler for {SAMPLER_SILENCE_S:.0f} s while waiting for {run.iteration_file(iteration)}; "
+                f"see {run.logs}/sampler.log"
             )
         time.sleep(POLL_S)
-    groups = [read_group(file) for file in files]
+    groups = [read_group(run.group_file(group_id)) for group_id in assigned_groups(run, iteration)]
     for group in groups:
         oldest = min((version for r in group.rollouts for version in r.policy_versions), default=iteration)
         if iteration - oldest > config.sampler.max_staleness:

@@ -12,7 +12,7 @@ from appworld_tasks.environment import AppWorldEnvironment
 from appworld_tasks.pool import Observation, WorkerLost
 from appworld_tasks.scoring import Score, ScoringError
 from appworld_tasks.splits import load_split
-from loop_rl.agent import EpisodeSettings, Job, collect, run_job
+from loop_rl.agent import EpisodeSettings, Job, collect, in_order, run_job
 from loop_rl.chat import Chat
 from loop_rl.config import AgentConfig
 from loop_rl.policy import PolicyError, Sample
@@ -233,13 +233,15 @@ def test_jobs_start_in_order_and_only_so_many_at_a_time(first_task):
     environment, started, finished = FaultyEnvironment(""), [], []
     jobs = [Job(first_task, f"r{i}", f"e{i}", i, i, 0) for i in range(9)]
 
-    async def before_start(job):
-        started.append(job.rollout_id)
-        await asyncio.sleep(0)
+    async def as_they_start():
+        for job in jobs:
+            started.append(job.rollout_id)
+            await asyncio.sleep(0)
+            yield job
 
     settings = EpisodeSettings.training(AGENT)
     script = Script(block("print(1)"))
-    asyncio.run(collect(jobs, environment, script, CHAT, settings, 4, finished.append, before_start=before_start))
+    asyncio.run(collect(as_they_start(), environment, script, CHAT, settings, 4, finished.append))
     assert started == [job.rollout_id for job in jobs]
     assert sorted(rollout.rollout_id for rollout in finished) == started
     assert environment.most_open == 4
@@ -254,8 +256,16 @@ def test_the_first_error_cancels_all_other_episodes_and_is_raised_as_it_is(first
 
     settings = EpisodeSettings.training(AGENT)
     with pytest.raises(OSError, match="No space left"):
-        asyncio.run(collect(jobs, environment, Script(block("print(1)")), CHAT, settings, 4, disk_full))
+        asyncio.run(collect(in_order(jobs), environment, Script(block("print(1)")), CHAT, settings, 4, disk_full))
     assert environment.num_open == 0
+
+
+def test_an_episode_that_is_cut_off_ends_before_its_next_turn_and_is_scored(first_task):
+    job = Job(first_task, "r", "e", 0, 0, 0)
+    job.cut.set()
+    settings = EpisodeSettings.training(AGENT)
+    rollout = asyncio.run(run_job(job, FaultyEnvironment(""), Script(block("print(1)")), CHAT, settings))
+    assert (rollout.end_reason, rollout.turns, rollout.reward) == (EndReason.CUT_OFF, [], 1)
 
 
 @pytest.fixture

@@ -22,6 +22,7 @@ from safetensors.numpy import load_file
 from loop_rl.launch import accelerate_command
 from loop_rl.metrics import read_metrics
 from loop_rl.rollout import read_group, read_rollouts, write_rollouts
+from loop_rl.rollout_store import assigned_groups
 from loop_rl.run_dir import RunDir
 from loop_rl.timeline import read_timeline
 from loop_rl.updates import read_updates
@@ -215,6 +216,7 @@ def _replay(supervisor: Supervisor, folder: Path, num_iterations: int) -> RunDir
     """A run whose sampling is done already: the rollouts of another run."""
     run = RunDir(folder)
     shutil.copytree(supervisor.run.train_rollouts, run.train_rollouts)
+    shutil.copytree(supervisor.run.iteration_file(0).parent, run.iteration_file(0).parent)
     config = supervisor.run.config_file.read_text()
     run.config_file.write_text(config.replace(f"num_iterations: {NUM_ITERATIONS}", f"num_iterations: {num_iterations}"))
     return run
@@ -248,7 +250,7 @@ def test_killed_again_and_again_training_ends_with_the_same_weights(supervisor, 
 
 def test_an_iteration_without_any_advantage_is_skipped_and_counted(supervisor, tmp_path):
     run = _replay(supervisor, tmp_path / "flat", num_iterations=2)
-    for group_id in range(8):  # the first iteration
+    for group_id in assigned_groups(run, 0):
         rollouts = [replace(rollout, reward=0.5) for rollout in read_rollouts(run.group_file(group_id))]
         write_rollouts(run.group_file(group_id), rollouts)
     assert _train(run).wait(PATIENCE_S) == 0

@@ -204,8 +204,8 @@ def test_an_unfinished_group_says_so_and_its_pieces_may_move_while_read(tmp_path
     piece = run.unfinished_rollouts / "g000000-k0.parquet"
     write_rollouts(piece, [make_rollout("g000000-k0")])
     client = client_of(run)
-    assert "Group unfinished: 1 of 2 rollouts are there" in text_of(client.get("/group/0"))
-    assert "its group is not finished" in text_of(client.get("/rollout/g000000-k0"))
+    assert "1 of 2 rollouts are there" in text_of(client.get("/group/0"))
+    assert "no iteration has taken its group yet" in text_of(client.get("/rollout/g000000-k0"))
     write_group(run, 0)
     piece.unlink()  # the index does not know yet
     assert client.get("/rollout/g000000-k0").status_code == 200

@@ -19,7 +19,7 @@ _NUM_NEAREST = 3
 
 
 def find_rollout(run: RunDir, rollout_id: str) -> Rollout:
-    """The rollout of this id: of a whole group, of an unfinished one, or of an evaluation, finished or not.
+    """The rollout of this id: of a group that was trained on, of one that was not, or of an evaluation, finished or not.
 
     Raises:
         ConfigError: there is none; names the nearest ids, and a file that could not be searched.
@@ -73,5 +73,6 @@ def _should_hold(path: Path, rollout_id: str) -> bool:
 
 def _rollout_files(run: RunDir) -> list[Path]:
     """In the order in which they are searched: a group replaces its unfinished rollouts."""
-    folders = (run.train_rollouts, run.unfinished_rollouts, run.eval_rollouts, *run.eval_rollouts.glob(".v*"))
+    sampled = (run.train_rollouts, run.dropped_rollouts, run.unfinished_rollouts)
+    folders = (*sampled, run.eval_rollouts, *run.eval_rollouts.glob(".v*"))
     return [path for folder in folders for path in sorted(folder.glob("*.parquet"))]

@@ -23,7 +23,9 @@ from loop_rl.inspection.rows import ROW, UNUSABLE, read_advantages, read_rows
 from loop_rl.run_dir import RunDir
 
 INDEX_VERSION = 1
-TRAINING, UNFINISHED = "training", "unfinished"
+TRAINING, UNFINISHED, DROPPED = "training", "unfinished", "dropped"
+SAMPLED = (TRAINING, UNFINISHED, DROPPED)
+"""Sources of what was rolled out for training; all others are evaluations."""
 SORTABLE = [
     "rollout_id",
     "source",
@@ -168,7 +170,12 @@ class Index:
     def _scan(self) -> Iterator[tuple[str, os.stat_result]]:
         """Path relative to the run and state of every parquet file."""
         rollouts = self.run.path / "rollouts"
-        folders = [self.run.unfinished_rollouts, self.run.train_rollouts, self.run.eval_rollouts]
+        folders = [
+            self.run.unfinished_rollouts,
+            self.run.train_rollouts,
+            self.run.dropped_rollouts,
+            self.run.eval_rollouts,
+        ]
         folders += rollouts.glob("eval/.v*")  # pieces of an evaluation under way
         folders.append(self.run.update_file(0).parent)
         for folder in folders:
@@ -217,6 +224,8 @@ def _source(run: RunDir, path: Path) -> str:
         return TRAINING
     if path.parent == run.unfinished_rollouts:
         return UNFINISHED
+    if path.parent == run.dropped_rollouts:
+        return DROPPED
     name = path.stem if path.parent == run.eval_rollouts else path.parent.name.removeprefix(".")
     evaluation = re.fullmatch(r"v(\d+)-(.+)", name)
     return f"{evaluation[2]} v{int(evaluation[1])}" if evaluation else name

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
 
-from loop_rl.inspection.index import SORTABLE, Index
+from loop_rl.inspection.index import SAMPLED, SORTABLE, Index
 from loop_rl.rollout import EndReason
 
 PAGE_SIZE = 100
@@ -138,9 +138,9 @@ class Lister:
         """As `rollout`, of the training rollouts of a group; empty when there are none."""
         with closing(self._index.connect()) as connection:
             return connection.execute(
-                "SELECT rollouts.*, path FROM rollouts JOIN files USING (file_id) WHERE group_id = ? AND iteration >= 0 "
-                "ORDER BY rollout_id",
-                (group_id,),
+                "SELECT rollouts.*, path FROM rollouts JOIN files USING (file_id) WHERE group_id = ? "
+                f"AND source IN ({', '.join('?' * len(SAMPLED))}) ORDER BY rollout_id",
+                (group_id, *SAMPLED),
             ).fetchall()
 
     def neighbours(self, rollout_id: str) -> tuple[str | None, str | None]:

@@ -6,8 +6,8 @@ import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
 
-from loop_rl.inspection.index import TRAINING, UNFINISHED
-from loop_rl.rollout import Rollout, read_rollouts
+from loop_rl.inspection.index import DROPPED, SAMPLED, UNFINISHED
+from loop_rl.rollout import EndReason, Rollout, read_rollouts
 from loop_rl.run_dir import RunDir
 from loop_rl.updates import RolloutUpdate, read_updates
 
@@ -40,8 +40,14 @@ def read_listed(run: RunDir, rows: Sequence[sqlite3.Row]) -> list[Rollout]:
 
 def read_update(run: RunDir, row: sqlite3.Row) -> RolloutUpdate | str:
     """What the trainer computed of a rollout, or why there is nothing."""
-    if row["source"] not in (TRAINING, UNFINISHED):
+    if row["source"] not in SAMPLED:
         return "evaluation rollout: not trained on"
+    if row["source"] == UNFINISHED:
+        return "not trained on yet: no iteration has taken its group"
+    if row["source"] == DROPPED:
+        return "not trained on: its group became older than sampler.max_staleness allows"
+    if row["end_reason"] == EndReason.CUT_OFF:
+        return "not trained on: it was cut off"
     path = run.update_file(row["iteration"])
     if not path.exists():
         return f"iteration {row['iteration']} has not been trained yet (no {path.relative_to(run.path)})"
@@ -56,6 +62,7 @@ def read_update(run: RunDir, row: sqlite3.Row) -> RolloutUpdate | str:
 
 def _finished_file(run: RunDir, row: sqlite3.Row, piece: Path) -> Path:
     """Where the rollout of a piece has gone: the file of its group, or of the evaluation."""
-    if row["iteration"] >= 0:
-        return run.group_file(row["group_id"])
+    if row["source"] in SAMPLED:
+        trained, dropped = run.group_file(row["group_id"]), run.dropped_rollouts / run.group_file(row["group_id"]).name
+        return dropped if dropped.exists() else trained
     return run.eval_rollouts / f"{piece.parent.name.removeprefix('.')}.parquet"

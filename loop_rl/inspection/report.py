@@ -162,7 +162,7 @@ def _notes(run: RunData) -> list[str]:
     own = [e.version for e in run.evaluations if e.split == run.config.evaluation.split]
     said = {
         f"Training is not finished: {latest} of {total} iterations are done.": latest < total,
-        f"{waiting} finished rollouts still wait for the rest of their group and are left out.": waiting > 0,
+        f"{waiting} finished rollouts belong to no iteration yet and are left out.": waiting > 0,
         "No training rollouts could be read, so their curves, scenarios and distributions are missing.": not run.iterations,
         "metrics.jsonl has no lines yet, so the trainer's figures are missing.": not run.metrics,
         "There is no updates/ of the trainer (the run is older than these files, or has trained nothing yet), so importance "

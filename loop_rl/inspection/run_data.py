@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from loop_rl.behaviour import Behaviour, count_behaviour, failures
 from loop_rl.config import Config, ConfigError
 from loop_rl.metrics import read_metrics
-from loop_rl.rollout import SCHEMA_VERSION
+from loop_rl.rollout import SCHEMA_VERSION, EndReason
 from loop_rl.run_dir import RunDir
 from loop_rl.timeline import Span, read_timeline
 from loop_rl.updates import RolloutUpdate, read_updates
@@ -240,6 +240,8 @@ class _Updates:
 def _add_training(data: RunData, path: Path, updates: _Updates) -> None:
     for row in _read_rows(path):
         fields = row.fields
+        if fields["end_reason"] == EndReason.CUT_OFF:
+            continue  # not trained on
         iteration = fields["iteration"]
         into = data.iterations.setdefault(iteration, IterationData())
         into.groups.setdefault(fields["group_id"], Tally()).add(fields["reward"], fields["success"])

@@ -35,7 +35,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from loop_rl.command import run_command
-from loop_rl.inspection.index import Index
+from loop_rl.inspection.index import SAMPLED, Index
 from loop_rl.inspection.inert import inert
 from loop_rl.inspection.listing import Lister, QueryError, parse_query
 from loop_rl.inspection.reading import Unreadable, read_listed, read_update
@@ -79,7 +79,7 @@ class Viewer:
             finalize=lambda value: inert(value) if isinstance(value, str) and not isinstance(value, Markup) else value,
         )
         self._templates.filters |= {"highlighted": highlighted, "path": lambda text: quote(text, safe=""), "utc": _utc}
-        self._templates.globals |= {"split_action": split_action, "run_name": self._config.name}
+        self._templates.globals |= {"split_action": split_action, "run_name": self._config.name, "SAMPLED": SAMPLED}
 
     def app(self, on_started: Callable[[], None] = lambda: None) -> Starlette:
         """The ASGI application; the index follows the run for as long as it is up.

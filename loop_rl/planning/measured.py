@@ -14,6 +14,7 @@ from loop_rl.metrics import read_metrics
 from loop_rl.planning.simulation import Curve, System
 from loop_rl.planning.workload import Episode, Workload
 from loop_rl.rollout import Rollout, read_group
+from loop_rl.rollout_store import assigned_groups
 from loop_rl.run_dir import RunDir
 from loop_rl.timeline import read_timeline
 
@@ -51,8 +52,7 @@ def measure(run: RunDir) -> Measured:
     spans = {s.iteration: s for s in read_timeline(run) if s.process == "trainer" and s.phase == "training"}
     if not spans.keys() >= {figure["iteration"] for figure in figures}:
         raise ValueError(f"{run.path}: timeline/trainer.jsonl lacks iterations; the run is of an older version")
-    size = config.sampler.tasks_per_iteration
-    files = [run.group_file(group) for group in range(len(figures) * size)]
+    files = [run.group_file(group) for figure in figures for group in assigned_groups(run, figure["iteration"])]
     rollouts = [rollout for file in files for rollout in read_group(file).rollouts if rollout.turns]
     starts, ends = np.array([(r.started_at, r.started_at + r.duration_s) for r in rollouts]).T
     training = np.array([(spans[figure["iteration"]].start, spans[figure["iteration"]].end) for figure in figures])
