@@ -50,15 +50,15 @@ def compare(calibrated_by: Path, others: list[Path]) -> Table:
             sampler.rollouts_per_task,
             ITERATIONS,
         )
-        table.add_row(f"{discipline.name}, predicted", *_cells(outcome))
+        table.add_row(f"{discipline.name}, predicted", *cells(outcome))
         for path, (max_staleness, other) in runs.items():
             if max_staleness == discipline.max_staleness:
-                table.add_row(f"  measured in {path}", *_cells(other))
+                table.add_row(f"  measured in {path}", *cells(other))
                 table.add_row("  error", f"{100 * (outcome.iteration_s / other.iteration_s - 1):+.0f}%")
     return table
 
 
-def _cells(outcome: Outcome | Measured) -> list[str]:
+def cells(outcome: Outcome | Measured) -> list[str]:
     return [
         f"{outcome.iteration_s:.1f}",
         f"{outcome.rollouts_per_minute:.0f}",

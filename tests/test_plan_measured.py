@@ -9,7 +9,7 @@ from loop_rl.config import load_config
 from loop_rl.planning.measured import _fit, measure
 from loop_rl.planning.simulation import SYNCHRONOUS, simulate
 from loop_rl.rollout import Rollout, Turn, write_rollouts
-from loop_rl.run_dir import RunDir
+from loop_rl.run_dir import RunDir, write_atomically
 
 ITERATIONS, GROUPS, K = 6, 2, 2
 SAMPLING_S, TRAINING_S = 10.0, 5.0  # one after the other, so an iteration takes 15 s
@@ -47,6 +47,7 @@ def run(tmp_path):
     for i in range(ITERATIONS):
         for group in range(i * GROUPS, (i + 1) * GROUPS):
             write_rollouts(run.group_file(group), [make_rollout(group, k, i) for k in range(K)])
+        write_atomically(run.iteration_file(i), json.dumps({"groups": list(range(i * GROUPS, (i + 1) * GROUPS))}))
         start = 1000 + i * (SAMPLING_S + TRAINING_S) + SAMPLING_S
         spans.append({"phase": "training", "start": start, "end": start + TRAINING_S, "iteration": i})
         tokens = 2 * GROUPS * K * 60  # two epochs

@@ -148,7 +148,7 @@ def test_a_run_that_has_just_begun(tmp_path):
     for sentence in (
         "There is no evaluation on test_normal to show.",
         "Training is not finished: 2 of 3 iterations are done.",
-        "1 finished rollouts still wait",
+        "1 finished rollouts belong to no iteration yet",
         "metrics.jsonl has no lines yet",
         "There is no updates/",
         "There is no timeline/",
