@@ -1,14 +1,14 @@
 """One stock vLLM server as a child process: started, awaited, ended without leftovers.
 
-GPU and CPU differ only in what is noted below. Nothing of vLLM is patched; each policy version is a LoRA adapter that
-`loop_rl.policy` loads by name while the server runs.
+GPU and CPU differ only in what is noted below. Nothing of vLLM is patched. Each policy version is a LoRA adapter that
+`loop_rl.policy` loads by name while the server runs, or, where all weights are trained, new weights for the whole model.
 """
 
 from __future__ import annotations
 
 import http.client
 import os
-import signal
+import secrets
 import socket
 import sys
 import time
@@ -16,13 +16,14 @@ from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 from loop_rl.config import Config
-from loop_rl.processes import ManagedProcess
+from loop_rl.processes import ManagedProcess, stop_all
+from loop_rl.run_dir import RunDir
 
 BASE_MODEL = "base"
 """Name under which a server answers with the untouched base model, policy version 0."""
-_HOST = "127.0.0.1"
+_EXTENSION = "loop_rl.vllm_extension"
 _POLL_S = 0.1
-_STOP_TIMEOUT_S = 4.0
+STOP_TIMEOUT_S = 4.0
 _CPU_BATCHED_TOKENS = 2048
 
 
@@ -30,24 +31,46 @@ class ServerFailed(RuntimeError):
     """A vLLM server ended before it answered, or never answered; the message holds the last lines of its log."""
 
 
+def secret(run: RunDir) -> str:
+    """What the run's processes show each other, so that nobody else's requests are answered; made by whoever asks first."""
+    file = run.path / "secret"
+    if not file.exists():
+        mine = run.path / f".secret.{secrets.token_hex(4)}"
+        with open(os.open(mine, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as unfinished:
+            unfinished.write(secrets.token_urlsafe(32))
+        try:
+            os.link(mine, file)  # unlike a rename, leaves one that has come into being meanwhile
+        except FileExistsError:
+            pass
+        finally:
+            mine.unlink()
+    return file.read_text()
+
+
 class VllmServer:
-    """Replica `index` of the run's vLLM servers, on this node. Output goes to `log`."""
+    """Replica `index` of this node's vLLM servers. Output goes to `log`.
+
+    host: the only address it listens on.
+    secret: it answers only those who send this.
+    """
 
     process: ManagedProcess
     """Set by `start`."""
 
-    def __init__(self, config: Config, index: int, log: Path) -> None:
+    def __init__(self, config: Config, index: int, log: Path, host: str = "127.0.0.1", *, secret: str) -> None:
         self._config = config
         self._index = index
         self._log = log
-        self.port = config.server.port + index if config.server.port else _free_port()
+        self._host = host
+        self._secret = secret
+        self.port = config.server.port + index if config.server.port else _free_port(host)
 
     @property
     def url(self) -> str:
-        return f"http://{_HOST}:{self.port}"
+        return f"http://{self._host}:{self.port}"
 
     def start(self) -> None:
-        """Start the process; it answers only later, see `wait_until_ready`."""
+        """Start the process, again if it has ended; it answers only later, see `wait_until_ready`."""
         self.process = ManagedProcess(f"vllm-{self._index}", self.command(), self._log, self.environment())
 
     def wait_until_ready(self) -> None:
@@ -57,7 +80,7 @@ class VllmServer:
             ServerFailed: it ended, or did not answer within `server.start_timeout_s` seconds.
         """
         deadline = time.monotonic() + self._config.server.start_timeout_s
-        while not self._answers():
+        while not self.answers():
             if (status := self.process.poll()) is not None:
                 raise ServerFailed(
                     f"vLLM ended with exit status {status}; last lines of {self._log}:\n{self.process.log_tail()}"
@@ -72,16 +95,14 @@ class VllmServer:
     def stop(self) -> None:
         """End the server and all its children; harmless when it has not been started or has ended."""
         if hasattr(self, "process"):
-            self.process.request_stop(signal.SIGINT)
-            self.process.wait(_STOP_TIMEOUT_S)
-            self.process.kill_session()
+            stop_all([self.process], STOP_TIMEOUT_S)
 
     def command(self) -> list[str]:
         config = self._config
         arguments = {
             "--model": config.model.path,
             "--served-model-name": BASE_MODEL,
-            "--host": _HOST,
+            "--host": self._host,
             "--port": self.port,
             "--dtype": config.model.dtype,
             "--seed": config.seed,
@@ -91,11 +112,17 @@ class VllmServer:
             "--logprobs-mode": "processed_logprobs",
             # Sampling is what the request says, not what the model's generation_config.json adds to it.
             "--generation-config": "vllm",
-            "--max-lora-rank": config.model.lora.rank,
-            # Requests in flight are answered by the newest version and, around a change, by the one before.
-            "--max-loras": 2,
         }
-        flags = ["--enable-lora", "--disable-uvicorn-access-log"]
+        flags = ["--disable-uvicorn-access-log"]
+        if config.model.lora:
+            flags.append("--enable-lora")
+            arguments["--max-lora-rank"] = config.model.lora.rank
+            # Requests in flight are answered by the newest version and, around a change, by the one before.
+            arguments["--max-loras"] = 2
+        else:
+            arguments["--worker-extension-cls"] = f"{_EXTENSION}.LoadPolicy"
+            flags += ["--middleware", f"{_EXTENSION}.PolicyVersion"]
+        flags += ["--middleware", f"{_EXTENSION}.Guard"]  # the last is the outermost
         if is_cpu_build():
             # A seeded request whose prompt is processed in pieces kills the engine ("CPU Generator does not use
             # offset"), so prompts are processed whole.
@@ -111,9 +138,12 @@ class VllmServer:
     def environment(self) -> dict[str, str]:
         """Variables on top of this process's own."""
         variables = {
-            "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True",
+            # Not on the command line, which every user of the machine can read.
+            "VLLM_API_KEY": self._secret,
             "VLLM_NO_USAGE_STATS": "1",
         }
+        if self._config.model.lora:
+            variables["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] = "True"
         if Path(self._config.model.path).exists():
             variables["HF_HUB_OFFLINE"] = "1"
         if is_cpu_build():
@@ -128,12 +158,13 @@ class VllmServer:
             variables["CUDA_VISIBLE_DEVICES"] = ",".join(str(device) for device in range(first, first + size))
         return variables
 
-    def _answers(self) -> bool:
-        connection = http.client.HTTPConnection(_HOST, self.port, timeout=2)
+    def answers(self) -> bool:
+        """Whether it says that it is well; known within 2 s."""
+        connection = http.client.HTTPConnection(self._host, self.port, timeout=2)
         try:
-            connection.request("GET", "/health")
+            connection.request("GET", "/health", headers={"Authorization": f"Bearer {self._secret}"})
             return connection.getresponse().status == 200
-        except OSError:
+        except (OSError, http.client.HTTPException):
             return False
         finally:
             connection.close()
@@ -148,7 +179,7 @@ def is_cpu_build() -> bool:
     return True
 
 
-def _free_port() -> int:
+def _free_port(host: str) -> int:
     with socket.socket() as probe:
-        probe.bind((_HOST, 0))
+        probe.bind((host, 0))
         return probe.getsockname()[1]
