@@ -13,12 +13,14 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from safetensors.numpy import load_file
 
+from loop_rl.inspection.debug_loss import load_policy, recomputed_logprobs
 from loop_rl.launch import accelerate_command
 from loop_rl.metrics import read_metrics
 from loop_rl.rollout import read_group, read_rollouts, write_rollouts
@@ -43,6 +45,7 @@ class Supervisor:
             f"tasks.root={root}",
             f"trainer.num_iterations={NUM_ITERATIONS}",
             "sampler.tasks_per_iteration=8",
+            "sampler.max_staleness=2",
             # Fewer and smaller iterations than the default's, so bolder and more steps.
             "trainer.learning_rate=2e-3",
             "trainer.minibatch_rollouts=16",
@@ -147,12 +150,41 @@ def test_the_run_goes_on_to_its_end_and_has_learned(supervisor):
     assert [line["iteration"] for line in lines] == list(range(NUM_ITERATIONS))
     success = [line["rollout/success"] for line in lines]
     assert sum(success[-2:]) / 2 >= sum(success[:2]) / 2 + 0.1, success
-    assert max(line["rollout/staleness_max"] for line in lines) <= 1
+    assert 1 <= max(line["rollout/staleness_max"] for line in lines) <= 2
+    assert all(sum(line[f"staleness/{age}"] for age in range(3)) == pytest.approx(1) for line in lines)
     for name, modified in groups_before.items():  # nothing finished was sampled again
         assert (supervisor.run.train_rollouts / name).stat().st_mtime_ns == modified
     differences = [line["policy/logprob_diff_max"] for line in lines if "policy/logprob_diff_max" in line]
     assert differences and max(differences) < 1e-3
     check_what_readers_find(supervisor.run)
+    check_every_token_is_of_the_version_it_names(supervisor.run)
+
+
+def check_every_token_is_of_the_version_it_names(run: RunDir) -> None:
+    """Its log-probability under the adapter of that version is the one it was sampled with; under others it is not."""
+    rollouts = [rollout for path in run.train_rollouts.glob("*.parquet") for rollout in read_group(path).rollouts]
+    crossing = [rollout for rollout in rollouts if len(set(rollout.policy_versions)) > 1]
+    assert len(crossing) >= 5, "hardly any episode went on under a new version"
+    checked = Counter()
+    for version in range(NUM_ITERATIONS):
+        policy = load_policy(run, run.config, version)
+        for rollout in (*crossing[:60], *rollouts[::6]):
+            if version not in rollout.policy_versions:
+                continue
+            sequence = rollout.flatten()
+            sampled = [pair for pair in zip(sequence.logprobs, sequence.versions, strict=True) if pair[1] >= 0]
+            differences = {
+                named: max(
+                    abs(ours - theirs) for ours, (theirs, by) in zip(logprobs, sampled, strict=True) if by == named
+                )
+                for logprobs in [recomputed_logprobs(rollout, policy)]
+                for named in set(rollout.policy_versions)
+            }
+            assert differences.pop(version) < 1e-3, (rollout.rollout_id, version)
+            checked["tokens"] += sum(by == version for _, by in sampled)
+            checked["told apart"] += sum(difference > 1e-3 for difference in differences.values())
+            checked["others"] += len(differences)
+    assert checked["tokens"] > 5000 and checked["told apart"] > 0.7 * checked["others"], checked
 
 
 def check_what_readers_find(run: RunDir) -> None:
