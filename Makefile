@@ -101,9 +101,9 @@ doctor: tasks  ## what agent code is kept from on this machine
 #: make doctor
 	@$(BIN)/python -m appworld_tasks.doctor --root $(TASKS_ROOT) --python .venv-appworld/bin/python
 
-test: setup  ## run the tests, fast ones first
+test: setup  ## run the tests, fast ones first, in two processes; with ARGS in one
 #: make test ARGS="-k loss"
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest $(or $(ARGS),--numprocesses=2)
 
 lint: setup  ## ruff
 #: make lint

@@ -9,9 +9,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 REPO = Path(__file__).resolve().parent.parent
 TEST_PACK = ["--seed", "0", "--people", "12", "--tasks", "12", "6", "6", "3"]
+
+settings.register_profile("no deadline", deadline=None)  # a busy machine takes its time
+settings.load_profile("no deadline")
 
 
 @pytest.fixture(scope="session")
@@ -24,11 +28,14 @@ def appworld_python() -> Path:
 
 
 @pytest.fixture(scope="session")
-def appworld_root(appworld_python: Path) -> Path:
-    """A full root with a small built-in pack: 12 train, 6 dev, 6 test_normal and 3 test_challenge tasks."""
-    root = REPO / ".appworld" / "test-pack"
+def appworld_root(appworld_python: Path, worker_id: str) -> Path:
+    """A full root with a small built-in pack: 12 train, 6 dev, 6 test_normal and 3 test_challenge tasks.
+
+    Each process of `pytest -n` has its own: tests choose names of experiments, and look at what is left of them.
+    """
+    root = REPO / ".appworld" / f"test-pack-{worker_id}"
     root.mkdir(parents=True, exist_ok=True)
-    with open(root.with_suffix(".lock"), "w") as lock:  # several test processes may want it at once
+    with open(root.with_suffix(".lock"), "w") as lock:  # somebody else may be testing the same checkout
         fcntl.flock(lock, fcntl.LOCK_EX)
         command = [appworld_python, "-m", "appworld_tasks.builtin", "generate", "--root", root, *TEST_PACK]
         if subprocess.run(command, cwd=REPO, capture_output=True).returncode != 0:
@@ -87,7 +94,10 @@ SLOW_FILES = [
 ]
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Fast tests first: a mistake in a formula shows in seconds."""
+    """Fast tests first: a mistake in a formula shows in seconds. One process takes a whole file, one all of the server's tests."""
     rank = {f"test_{name}": index + 1 for index, name in enumerate(SLOW_FILES)}
     items.sort(key=lambda item: rank.get(item.path.stem, 0))
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group("vllm" if "vllm_url" in item.fixturenames else item.path.stem))

@@ -36,7 +36,7 @@ def play(chat: Chat, task, turns: list[tuple[str, str]], ended: list[bool]) -> l
     return ids
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(
     st.sampled_from(["chatml", "qwen2.5"]),
     st.sampled_from(["compact", "full"]),
@@ -96,7 +96,6 @@ def test_a_special_token_that_the_repl_prints_stays_text(token):
     assert not set(observation.token_ids) & set(range(len(SPECIAL)))
 
 
-@settings(deadline=None)
 @given(TEXTS, st.integers(16, 60), st.integers(1, 400))
 def test_an_observation_never_exceeds_its_limit(text, limit, repeats):
     chat = Chat(TOKENIZERS["chatml"], "compact", limit)
