@@ -108,8 +108,7 @@ class Cluster:
         """Of the servers on these nodes."""
         return [url for node in self._nodes for url in node.status.get("urls", [])]
 
-    @property
-    def training(self) -> bool:
+    def is_training(self) -> bool:
         """Whether a training node has not ended yet."""
         return any(node.process.poll() is None for node in self._nodes if node.role == Role.TRAINING)
 

@@ -194,9 +194,9 @@ def _train(
     """Sampler and trainer side by side until the last version is published."""
     sampler = [sys.executable, "-m", "loop_rl.sampler", "--run-dir", str(run.path), *_server_arguments(urls)]
     processes = [ManagedProcess("sampler", sampler, run.logs / "sampler.log")]
-    training: Callable[[], bool] = lambda: cluster.training  # noqa: E731
+    is_training = cluster.is_training
     if not own_trainer:
-        training = _OutsideTrainer(run, config).training
+        is_training = _OutsideTrainer(run, config).is_training
         console.print(f"waiting for a trainer: accelerate launch ... -m loop_rl.train --run-dir {run.path}")
     elif role_of(config, 0) == Role.EVERYTHING:
         trainer = [*accelerate_command(config.trainer.num_processes), "-m", "loop_rl.train", "--run-dir", str(run.path)]
@@ -204,7 +204,7 @@ def _train(
         processes.append(ManagedProcess("trainer", trainer, run.logs / "trainer.log", variables))
     try:
         cluster.train()
-        _watch(run, config, processes, training, check)
+        _watch(run, config, processes, is_training, check)
     except BaseException:
         cluster.dismiss()  # they end while the processes here do
         raise
@@ -221,7 +221,7 @@ class _OutsideTrainer:
         self._status = run.read_status("trainer")
         self._heard = time.monotonic()
 
-    def training(self) -> bool:
+    def is_training(self) -> bool:
         """Whether it is not done. Raises RunFailed after long silence."""
         status = self._run.read_status("trainer")
         if status != self._status:
@@ -235,13 +235,13 @@ def _watch(
     run: RunDir,
     config: Config,
     processes: list[ManagedProcess],
-    training: Callable[[], bool],
+    is_training: Callable[[], bool],
     check: Callable[[], None],
 ) -> None:
     """Show how it goes until every process here has ended well and those elsewhere are done training."""
     metrics = MetricsReader(run)
     with live_view(console, run, config, history=metrics.new_lines()) as view:
-        while any(process.poll() is None for process in processes) or training():
+        while any(process.poll() is None for process in processes) or is_training():
             check()
             for process in processes:
                 if process.poll() not in (None, 0):
@@ -303,15 +303,14 @@ def _launch(args: argparse.Namespace) -> None:
             hosts = find_hosts(num_nodes, args.hostfile, os.environ)
         if hosts is None:
             return _submit(args, config, num_nodes)
-    arguments = _without_dry_run(sys.argv[1:])
-    there = isinstance(hosts, slurm.SlurmHosts) and slurm.to_first_node(
-        hosts, os.environ, [sys.executable, "-m", "loop_rl.launch", *arguments]
-    )
+    there = None
+    if isinstance(hosts, slurm.SlurmHosts):
+        there = slurm.to_first_node(hosts, os.environ, [sys.executable, "-u", "-m", "loop_rl.launch", *_arguments()])
     if args.dry_run:
         print(dump_config(config), end="")
-        print(describe_commands(config, hosts, own_trainer=not args.no_trainer, to_head=there or None))
+        print(describe_commands(config, hosts, own_trainer=not args.no_trainer, to_head=there))
     elif there:
-        console.print(f"This is no node of the allocation; going on at {hosts.names[0]}.")
+        console.print(f"This is not {hosts.names[0]}, the first node of the allocation; going on there.")
         os.execvp(there[0], there)
     else:
         launch(config, hosts, args.restarts, own_trainer=not args.no_trainer)
@@ -339,8 +338,7 @@ def _submit(args: argparse.Namespace, config: Config, num_nodes: int) -> None:
     """Hand the run in as a Slurm job, after the checks that need no node."""
     gpus = 0 if is_cpu_build() else max(num_gpus(config, role_of(config, index)) for index in range(num_nodes))
     log = Path(config.runs_dir) / f"{config.name}-%j.log"
-    arguments = _without_dry_run(sys.argv[1:])
-    command = slurm.submit_command(num_nodes, gpus, config.name, log, arguments)
+    command = slurm.submit_command(num_nodes, gpus, config.name, log, _arguments())
     if args.dry_run:
         print(dump_config(config), end="")
         print(describe_commands(config, None, own_trainer=not args.no_trainer, to_head=command))
@@ -355,8 +353,9 @@ def _submit(args: argparse.Namespace, config: Config, num_nodes: int) -> None:
     )
 
 
-def _without_dry_run(arguments: list[str]) -> list[str]:
-    return [argument for argument in arguments if argument != "--dry-run"]
+def _arguments() -> list[str]:
+    """Those of this process, for the one that will really run."""
+    return [argument for argument in sys.argv[1:] if argument != "--dry-run"]
 
 
 if __name__ == "__main__":

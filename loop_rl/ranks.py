@@ -23,7 +23,7 @@ class Rendezvous:
     """Of this node among the training nodes."""
     address: str
     """Of the training node with rank 0."""
-    port: int
+    port: int | str
 
 
 def accelerate_command(num_processes: int, rendezvous: Rendezvous | None = None) -> list[str]:
