@@ -165,12 +165,18 @@ def test_appworld_evaluates_the_pack(pack):
     assert "100.0" in evaluated.stdout
 
 
+@pytest.fixture(scope="module")
+def demonstrations_root(tmp_path_factory) -> Path:
+    """Where demonstrations of either style are run; the base databases are the same."""
+    return tmp_path_factory.mktemp("demonstrations")
+
+
 @pytest.mark.parametrize(("style", "wrong_fraction"), [("brief", "0.5"), ("careful", "0")])
-def test_demonstrations_are_run_and_scored(tmp_path, style, wrong_fraction):
+def test_demonstrations_are_run_and_scored(demonstrations_root, tmp_path, style, wrong_fraction):
     """`datasets` reads them, each is what its variant says, and a careful agent reads before it calls."""
     out = tmp_path / "demonstrations.jsonl"
     options = ["--count=18", f"--style={style}", f"--wrong-fraction={wrong_fraction}", "--people=20", f"--out={out}"]
-    builtin("demonstrations", tmp_path / "root", *options)
+    builtin("demonstrations", demonstrations_root, *options)
     demonstrations = list(load_dataset("json", data_files=str(out), split="train", cache_dir=str(tmp_path / "cache")))
     assert len({demonstration["scenario"] for demonstration in demonstrations}) == 18
     for demonstration in demonstrations:
