@@ -17,7 +17,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Self
 
-from appworld_tasks.pool import Observation, WorkerLost, WorkerPool, World
+from appworld_tasks.pool import SERVER_LOST, Observation, WorkerLost, WorkerPool, World
 from appworld_tasks.scoring import Score, Scorer, Scoring
 from appworld_tasks.splits import TaskInfo
 
@@ -115,12 +115,17 @@ class Episode:
         return await self._world.execute(code)
 
     async def score(self) -> Score:
-        """Close the world, freeing its worker, and score what it saved; a lost world scores 0. Raises ScoringError."""
+        """Close the world, freeing its worker, and score what it saved; a lost world scores 0.
+
+        Raises ScoringError; and WorkerLost when the world was lost with the whole fork server, which says nothing about it.
+        """
         try:
             await self._world.close()
         except WorkerLost as lost:
             if self._keep_outputs:
                 await self._save_untouched_world()
+            if lost.reason == SERVER_LOST:
+                raise
             return Score(reward=0.0, success=False, passes=(), failures=(f"worker lost: {lost}",))
         score = await self._environment.scorer.score(self.task.task_id, self._experiment_name)
         if score.tampered and self._keep_outputs:

@@ -20,10 +20,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from appworld_tasks.processes import EngineError, ForkedProcess, ProcessPool, WorkerLost
+from appworld_tasks.processes import SERVER_LOST, EngineError, ForkedProcess, ProcessPool, WorkerLost
 from appworld_tasks.roots import check_root, prepare_worker_root
 
-__all__ = ["EngineError", "Observation", "WorkerLost", "WorkerPool", "World"]
+__all__ = ["SERVER_LOST", "EngineError", "Observation", "WorkerLost", "WorkerPool", "World"]
 
 NUM_OPEN_ATTEMPTS = 3
 KILL_GRACE_S = 5.0  # for AppWorld to interrupt the code and save, on a busy machine
@@ -152,7 +152,10 @@ class WorkerPool:
             **{name: self._totals[name] for name in names},
             "wait_seconds": self._processes.wait_seconds,
             "server_restarts": self._processes.num_server_starts - 1,
-            **{f"lost_{reason}": self._lost[reason] for reason in ("timeout", "crashed", "exited", "protocol")},
+            **{
+                f"lost_{reason}": self._lost[reason]
+                for reason in ("timeout", "crashed", "exited", "protocol", SERVER_LOST)
+            },
         }
 
 

@@ -26,11 +26,15 @@ MAX_MEMORY_BYTES = 4 * 2**30  # of one process of agent code; beyond it Python r
 ENVIRONMENT_VARIABLES = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "APPWORLD_CACHE")
 
 
+SERVER_LOST = "server"
+
+
 class WorkerLost(RuntimeError):
     """A process is gone, and what it worked on with it; the pool replaces it and goes on.
 
     `reason` is one of "timeout" (killed by the watchdog), "crashed" (killed by a signal, or an error in AppWorld),
-    "exited" (ended by agent code), "protocol" (it sent nonsense).
+    "exited" (ended by agent code), "protocol" (it sent nonsense), SERVER_LOST (the fork server is gone, and all its
+    processes with it, whatever they did).
     """
 
     def __init__(self, reason: str, detail: str) -> None:
@@ -178,7 +182,7 @@ class ForkServer:
                 # The workers die with the server; what they started may not.
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.killpg(process.pid.result(), signal.SIGKILL)
-            process.exited.set_result(WorkerLost("crashed", "the fork server died"))
+            process.exited.set_result(WorkerLost(SERVER_LOST, "the fork server died"))
         self._processes.clear()
 
     async def _next_line(self) -> bytes:
@@ -201,7 +205,7 @@ class ForkServer:
             process = ForkedProcess(self, self._next_id, reader, writer)
             if self.dead:
                 process.disconnect()
-                raise WorkerLost("crashed", "the fork server died")
+                raise WorkerLost(SERVER_LOST, "the fork server died")
             self._next_id += 1
             self._processes[process.id] = process
             self._send("fork", process, theirs.fileno())
@@ -209,7 +213,7 @@ class ForkServer:
         if not process.pid.done():
             self.kill()
             process.disconnect()
-            raise WorkerLost("crashed", "the fork server does not fork")
+            raise WorkerLost(SERVER_LOST, "the fork server does not fork")
         return process
 
     async def collect(self, process: ForkedProcess, experiment_name: str, task_id: str) -> None:

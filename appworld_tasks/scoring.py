@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from appworld_tasks.processes import EngineError, ForkedProcess, ProcessPool, WorkerLost
+from appworld_tasks.processes import SERVER_LOST, EngineError, ForkedProcess, ProcessPool, WorkerLost
 from appworld_tasks.roots import check_root, prepare_worker_root
 
 NUM_ATTEMPTS = 2
@@ -89,7 +89,9 @@ class Scorer:
             except EngineError as error:
                 raise ScoringError(f"{task_id} in {experiment_name}: {error}") from error
             except ReplayDied as died:
-                return tampered(f"its API calls end the world that replays them ({died})")
+                # Something else may have killed the process; what the calls themselves do they do again.
+                if attempt == NUM_ATTEMPTS or died.reason == "timeout":
+                    return tampered(f"its API calls end the world that replays them ({died})")
             except WorkerLost as lost:
                 if attempt == NUM_ATTEMPTS:
                     raise ScoringError(f"{task_id} in {experiment_name}: {lost}") from lost
@@ -114,7 +116,9 @@ class Scorer:
         try:
             reply = await process.call({"command": "replay", "outputs": outputs}, self._replay_timeout_s)
         except WorkerLost as lost:
-            # The clean world was there; what ended it is the agent's own doing, and would end it again.
+            if lost.reason == SERVER_LOST:
+                raise
+            # The clean world was there; what ended it is most likely the agent's own doing.
             raise ReplayDied(lost.reason, lost.detail) from None
         if not reply["tampered"]:
             reply = await process.call({"command": "evaluate", "outputs": outputs}, self._timeout_s)

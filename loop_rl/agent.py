@@ -18,7 +18,7 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from appworld_tasks.pool import WorkerLost
+from appworld_tasks.pool import SERVER_LOST, WorkerLost
 from appworld_tasks.scoring import ScoringError
 from loop_rl.chat import Chat, extract_code
 from loop_rl.config import AgentConfig
@@ -26,7 +26,7 @@ from loop_rl.environment import Environment, Episode, Score, Task
 from loop_rl.policy import Sample
 from loop_rl.rollout import EndReason, Rollout, Turn
 
-_NUM_SCORING_ATTEMPTS = 3
+_NUM_ATTEMPTS = 3
 
 
 class Policy(Protocol):
@@ -99,16 +99,17 @@ async def run_job(
     """Run one episode and score it.
 
     A worker that is lost, even before the first turn, costs this episode only: it ends as WORKER_LOST with reward 0.
-    An episode that cannot be scored is run again, as nothing is known about how good it was.
+    An episode that cannot be scored, or is lost with the whole fork server, is run again, as nothing is known about how
+    good it was; one that is lost so each time scores 0, because it may be what ends the server.
 
     Raises:
         PolicyError: the policy does not answer.
         ScoringError: several episodes in a row could not be scored.
     """
-    for attempt in range(_NUM_SCORING_ATTEMPTS):
+    for attempt in range(_NUM_ATTEMPTS):
         try:
             return await _run_once(job, attempt, environment, policy, chat, settings, keep_outputs)
-        except ScoringError as error:
+        except (ScoringError, WorkerLost) as error:
             last_error = error
     raise last_error
 
@@ -137,6 +138,8 @@ async def _run_once(
             if score.tampered:
                 end_reason = EndReason.TAMPERED
     except WorkerLost as lost:
+        if lost.reason == SERVER_LOST and attempt + 1 < _NUM_ATTEMPTS:
+            raise
         end_reason, failures = EndReason.WORKER_LOST, (f"worker lost: {lost}",)
         clock.environment_s = time.monotonic() - started - clock.generation_s
     return Rollout(

@@ -16,13 +16,15 @@ leaderboard. Episodes are written as they finish; an interrupted evaluation goes
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 import re
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -42,11 +44,13 @@ from loop_rl.failures import Evidence, count_causes, failed_tests
 from loop_rl.policy import PolicyClient, PolicyError
 from loop_rl.preflight import check_evaluation_inputs
 from loop_rl.processes import die_with_parent
+from loop_rl.replicas import Replicas
 from loop_rl.rollout import EndReason, Rollout, read_rollouts, write_rollouts
 from loop_rl.run_dir import RunDir, write_atomically
-from loop_rl.server import ServerFailed, VllmServer
+from loop_rl.server import ServerFailed, secret
 from loop_rl.tables import behaviour_table, evaluation_table, failed_tests_table, failures_table, summary
 
+_TEND_EVERY_S = 0.3
 console = Console(highlight=False, soft_wrap=True)
 
 
@@ -75,7 +79,7 @@ async def evaluate(run: RunDir, config: Config, version: int, split: str, urls: 
         client = Endpoint(config.evaluation.endpoint, config.model.path)
     else:
         chat = Chat.from_pretrained(config.model.path, config.agent)
-        client = PolicyClient(urls, chat.end_of_turn_id, logs=str(run.logs))
+        client = PolicyClient.of_run(run, config, urls, chat.end_of_turn_id)
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as progress:
@@ -89,10 +93,12 @@ async def evaluate(run: RunDir, config: Config, version: int, split: str, urls: 
             progress.update(bar, advance=1)
 
         async with make_environment(config.tasks) as environment, client as policy:
-            if version:
-                await policy.load_version(version, run.adapter(version))
+            if not config.evaluation.endpoint:
+                await policy.load_version(version, run.adapter(version) if version else None)
             num_concurrent = config.tasks.num_workers
-            await collect(in_order(jobs), environment, policy, chat, settings, num_concurrent, on_finished, keep_outputs=True)
+            await collect(
+                in_order(jobs), environment, policy, chat, settings, num_concurrent, on_finished, keep_outputs=True
+            )
 
     rollouts = [read_rollouts(pieces / f"{task.task_id}.parquet")[0] for task in tasks]
     usages = [_usage(pieces, rollout) for rollout in rollouts]
@@ -164,18 +170,27 @@ def _evaluate_with_servers(run: RunDir, config: Config, version: int, split: str
     """With the given servers or the endpoint, or else with servers of our own for the time it takes."""
     if urls or config.evaluation.endpoint:
         return run_async(evaluate(run, config, version, split, urls))
-    replicas = range(config.server.replicas)
-    servers = [VllmServer(config, index, run.logs / f"vllm-evaluate-{index}.log") for index in replicas]
+    replicas = Replicas(config, run.logs / "evaluation", secret(run))
     try:
         with console.status("starting vLLM"):
-            for server in servers:
-                server.start()
-            for server in servers:
-                server.wait_until_ready()
-        return run_async(evaluate(run, config, version, split, [server.url for server in servers]))
+            replicas.start()
+            replicas.wait_until_ready()
+        return run_async(_tended(evaluate(run, config, version, split, replicas.urls), replicas))
     finally:
-        for server in servers:
-            server.stop()
+        replicas.stop()
+
+
+async def _tended(work: Coroutine[Any, Any, dict], replicas: Replicas) -> dict:
+    """The result of `work`, with the servers tended beside it. Raises ServerFailed."""
+    task = asyncio.create_task(work)
+    try:
+        while not task.done():
+            replicas.tend()
+            await asyncio.wait([task], timeout=_TEND_EVERY_S)
+        return task.result()
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 def main() -> int:

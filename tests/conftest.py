@@ -54,12 +54,13 @@ def served_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def vllm_url(served_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A vLLM server of `served_model`."""
-    from served import served_config
+    """A vLLM server of `served_model`; its secret is `served.SECRET`."""
+    from served import SECRET, served_config
 
     from loop_rl.server import VllmServer
 
-    server = VllmServer(served_config(served_model), 0, tmp_path_factory.mktemp("logs") / "vllm-0.log")
+    log = tmp_path_factory.mktemp("logs") / "vllm-0.log"
+    server = VllmServer(served_config(served_model), 0, log, secret=SECRET)
     server.start()
     try:
         server.wait_until_ready()
@@ -76,12 +77,15 @@ SLOW_FILES = [
     "replay",
     "play",
     "policy",
+    "replicas",
+    "full_weights",
     "endpoint",
     "official",
     "splits",
     "scoring",
     "replay_scoring",
     "pool",
+    "lost_servers",
     "isolation",
     "honest_idioms",
     "escapes",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from chat_templates import CHATML
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -10,6 +11,10 @@ from transformers import PreTrainedTokenizerFast
 
 from loop_rl.config import Config, parse_config
 
+if TYPE_CHECKING:
+    from transformers import Qwen2ForCausalLM
+
+SECRET = "secret-of-the-tests"
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"]
 
 
@@ -30,10 +35,9 @@ def make_tokenizer(template: str | None) -> PreTrainedTokenizerFast:
     )
 
 
-def make_served_model(folder: Path) -> Path:
-    """Write a random Qwen2 with its tokenizer to `base` and three random adapters to `v1`, `v2`, `v3`."""
+def make_base_model(folder: Path, tie_word_embeddings: bool = False) -> Qwen2ForCausalLM:
+    """A random Qwen2, written to `folder` with its tokenizer."""
     import torch
-    from peft import LoraConfig, get_peft_model
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
     torch.manual_seed(0)
@@ -52,11 +56,34 @@ def make_served_model(folder: Path) -> Path:
         initializer_range=0.2,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
+        tie_word_embeddings=tie_word_embeddings,
         **shape,
     )
     model = Qwen2ForCausalLM(model_config)
-    model.save_pretrained(folder / "base")
-    tokenizer.save_pretrained(folder / "base")
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return model
+
+
+def make_whole_models(folder: Path, tie_word_embeddings: bool) -> Path:
+    """Write a random Qwen2 with its tokenizer to `base`, and versions of it with all weights changed to `v1`, `v2`."""
+    import torch
+
+    model = make_base_model(folder / "base", tie_word_embeddings)
+    for version in (1, 2):
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(torch.randn_like(parameter) * 0.1)
+        model.save_pretrained(folder / f"v{version}")
+    return folder
+
+
+def make_served_model(folder: Path) -> Path:
+    """Write a random Qwen2 with its tokenizer to `base` and three random adapters to `v1`, `v2`, `v3`."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+
+    model = make_base_model(folder / "base")
     model = get_peft_model(model, LoraConfig(r=8, lora_alpha=16, target_modules="all-linear"))
     for version in (1, 2, 3):
         for name, parameter in model.named_parameters():

@@ -4,11 +4,18 @@ import asyncio
 from dataclasses import replace
 
 import pytest
+from served import SECRET
 
 from loop_rl.config import AgentConfig
 from loop_rl.endpoint import Endpoint, MessageChat, Reply, Usage, check_endpoint, stored
 from loop_rl.policy import PolicyError, Sample
 from loop_rl.rollout import EndReason, Rollout, Turn
+
+
+@pytest.fixture(autouse=True)
+def key(monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", SECRET)
+
 
 HELLO = {"role": "user", "content": "How many songs?"}
 

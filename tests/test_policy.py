@@ -5,31 +5,38 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import stat
 import sys
 import time
+import urllib.error
 import urllib.request
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Self
 
 import pytest
 import torch
+from aiohttp import web
 from peft import PeftModel
-from served import served_config
+from served import SECRET, served_config
 from transformers import AutoModelForCausalLM
 
 from loop_rl.policy import PolicyClient, PolicyDirectory, PolicyError, Sample
 from loop_rl.run_dir import RunDir
-from loop_rl.server import ServerFailed, VllmServer
+from loop_rl.server import ServerFailed, VllmServer, secret
 
 STOP_ID = 2  # <|im_end|>
 PROMPT = list(range(40, 80))
 
 
-def client(*urls: str) -> PolicyClient:
-    return PolicyClient(urls, STOP_ID, logs="runs/x/logs")
+def client(*urls: str, secret: str = SECRET, patience_s: float = 30.0) -> PolicyClient:
+    return PolicyClient(urls, STOP_ID, "runs/x/logs", secret, patience_s=patience_s)
 
 
 def held_names(url: str) -> set[str]:
-    with urllib.request.urlopen(f"{url}/v1/models") as reply:
+    request = urllib.request.Request(f"{url}/v1/models", headers={"Authorization": f"Bearer {SECRET}"})
+    with urllib.request.urlopen(request) as reply:
         return {model["id"] for model in json.load(reply)["data"]}
 
 
@@ -134,81 +141,165 @@ def test_published_versions_are_picked_up(vllm_url, served_model, tmp_path):
     asyncio.run(follow())
 
 
+class StandIn:
+    """A server that speaks as much of vLLM's protocol as the client asks for, and answers as a test wants it to."""
+
+    def __init__(self, answer: Callable[[], Awaitable[web.Response]]) -> None:
+        self.num_asked = 0
+        self._answer = answer
+
+    async def __aenter__(self) -> Self:
+        app = web.Application()
+        app.router.add_get("/v1/models", self._models)
+        app.router.add_post("/v1/completions", self._complete)
+        self._runner = web.AppRunner(app, shutdown_timeout=0.1)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, "127.0.0.1", 0)
+        await site.start()
+        self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}"
+        return self
+
+    async def __aexit__(self, *exception: object) -> None:
+        await self._runner.cleanup()
+
+    async def _models(self, request: web.Request) -> web.Response:
+        return web.json_response({"data": [{"id": "base"}]})
+
+    async def _complete(self, request: web.Request) -> web.Response:
+        if (await request.json())["prompt"] != PROMPT:
+            return tokens()  # the client tries a server out before it uses it
+        self.num_asked += 1
+        return await self._answer()
+
+
+def tokens(token_ids: Sequence[int] = (5,), logprobs: Sequence[float] = (-1.0,)) -> web.Response:
+    return web.json_response({"choices": [{"token_ids": token_ids, "logprobs": {"token_logprobs": logprobs}}]})
+
+
 def test_requests_go_to_the_least_loaded_server():
-    policy = client("http://a", "http://b")
-    chosen = []
+    async def slowly() -> web.Response:
+        await asyncio.sleep(0.3)
+        return tokens()
 
-    async def post(server, path, request, timeout_s):
-        chosen.append(server.url)
-        await asyncio.sleep(0.01)
-        return json.dumps({"choices": [{"token_ids": [5], "logprobs": {"token_logprobs": [-1.0]}}]})
+    async def sample() -> list[int]:
+        async with StandIn(slowly) as a, StandIn(slowly) as b, client(a.url, b.url) as policy:
+            while not all(server.in_service for server in policy._servers):
+                await asyncio.sleep(0.01)
+            await asyncio.gather(*(policy.sample(PROMPT, 1, 1.0, 0) for _ in range(6)))
+            return [a.num_asked, b.num_asked]
 
-    policy._post = post
-    asyncio.run(_gather(*(policy.sample(PROMPT, 1, 1.0, 0) for _ in range(6))))
-    assert chosen == ["http://a", "http://b"] * 3
+    assert asyncio.run(sample()) == [3, 3]
 
 
-@pytest.mark.parametrize(
-    "choice",
-    [
-        {"token_ids": [5, 6], "logprobs": {"token_logprobs": [-1.0]}},
-        {"token_ids": [], "logprobs": {"token_logprobs": []}},
-        {"token_ids": [5], "logprobs": {"token_logprobs": [float("nan")]}},
-    ],
-)
-def test_tokens_without_their_logprobs_are_refused(choice):
-    policy = client("http://a")
+@pytest.mark.parametrize("token_ids, logprobs", [([5, 6], [-1.0]), ([], []), ([5], [float("nan")])])
+def test_tokens_without_their_logprobs_are_refused(token_ids, logprobs):
+    async def badly() -> web.Response:
+        return tokens(token_ids, logprobs)
 
-    async def post(*_):
-        return json.dumps({"choices": [choice]})
+    async def sample() -> None:
+        async with StandIn(badly) as server, client(server.url) as policy:
+            await policy.sample(PROMPT, 2, 1.0, 0)
 
-    policy._post = post
-    with pytest.raises(PolicyError, match="vLLM server http://a returned"):
-        asyncio.run(policy.sample(PROMPT, 2, 1.0, 0))
+    with pytest.raises(PolicyError, match=r"vLLM server http://127.0.0.1:\d+ returned"):
+        asyncio.run(sample())
+
+
+def test_a_request_that_no_server_survives_is_an_error_in_the_end():
+    async def fail() -> web.Response:
+        return web.Response(status=500, text="CPU Generator does not use offset")
+
+    async def sample() -> None:
+        async with StandIn(fail) as server, client(server.url) as policy:
+            await policy.sample(PROMPT, 2, 1.0, 0)
+
+    with pytest.raises(PolicyError, match="answers /v1/completions with status 500: CPU Generator"):
+        asyncio.run(sample())
 
 
 def test_a_dead_server_and_a_bad_request_are_clear_errors(vllm_url, tmp_path):
-    async def sample(url: str, prompt: list[int]) -> None:
-        async with client(url) as policy:
+    async def sample(url: str, prompt: list[int], **options) -> None:
+        async with client(url, **options) as policy:
             await policy.sample(prompt, 4, 1.0, 0)
 
     async def load() -> None:
         async with client(vllm_url) as policy:
+            await policy.sample(PROMPT, 1, 1.0, 0)
             await policy.load_version(9, tmp_path)
 
     started = time.monotonic()
-    with pytest.raises(
-        PolicyError, match=r"vLLM server http://127.0.0.1:9 does not answer \(.*\); see runs/x/logs/vllm-"
-    ):
-        asyncio.run(sample("http://127.0.0.1:9", PROMPT))
+    dead = r"no vLLM server .* after 1 s: vLLM server http://127.0.0.1:9 does not answer \(.*\); see runs/x/logs/vllm-"
+    with pytest.raises(PolicyError, match=dead):
+        asyncio.run(sample("http://127.0.0.1:9", PROMPT, patience_s=1.0))
     assert time.monotonic() - started < 5
     with pytest.raises(PolicyError, match="/v1/completions with status 400"):
         asyncio.run(sample(vllm_url, [10**6]))
     with pytest.raises(PolicyError, match=r"/v1/load_lora_adapter with status 404: .*v000009"):
         asyncio.run(load())
+    with pytest.raises(PolicyError, match=r"status 401: .*the run's secret is missing or wrong"):
+        asyncio.run(sample(vllm_url, PROMPT, secret="another"))
 
 
-def test_a_server_that_hangs_is_an_error_in_bounded_time(monkeypatch):
-    monkeypatch.setattr("loop_rl.policy._GENERATE_TIMEOUT_S", 0.3)
+def test_a_server_that_hangs_is_taken_out_and_another_asked(monkeypatch):
+    monkeypatch.setattr("loop_rl.served_versions._GENERATE_TIMEOUT_S", 0.5)
 
-    async def sample() -> None:
-        async def hang(reader, writer):
-            await reader.read()
-            writer.close()
+    async def hang() -> web.Response:
+        await asyncio.sleep(60)
 
-        server = await asyncio.start_server(hang, "127.0.0.1", 0)
-        port = server.sockets[0].getsockname()[1]
-        async with client(f"http://127.0.0.1:{port}") as policy:
-            await policy.sample(PROMPT, 4, 1.0, 0)
+    async def well() -> web.Response:
+        return tokens()
 
-    with pytest.raises(PolicyError, match=r"has not answered /v1/completions within 0 s; see runs/x/logs/vllm-"):
-        asyncio.run(sample())
+    async def sample() -> list[int]:
+        async with StandIn(hang) as a, StandIn(well) as b, client(a.url, b.url) as policy:
+            while not all(server.in_service for server in policy._servers):
+                await asyncio.sleep(0.01)
+            sample = await policy.sample(PROMPT, 4, 1.0, 0)
+            assert sample.token_ids == [5]
+            return [a.num_asked, b.num_asked]
+
+    assert asyncio.run(sample()) == [1, 1]
+
+
+@pytest.mark.parametrize(
+    "method, path",
+    [
+        ("POST", "/v1/completions"),
+        ("POST", "/v1/load_lora_adapter"),
+        ("POST", "/v1/unload_lora_adapter"),
+        # What vLLM's own key leaves open.
+        ("POST", "/invocations"),
+        ("POST", "/adapters"),
+        ("POST", "/tokenize"),
+        ("GET", "/metrics"),
+        ("GET", "/health"),
+        ("GET", "/version"),
+        ("GET", "/docs"),
+    ],
+)
+def test_no_route_is_open_to_whoever_lacks_the_secret(vllm_url, method, path):
+    body = json.dumps({"model": "base", "prompt": "x", "name": "v000008", "src": "/tmp"}).encode()
+    for headers in ({}, {"Authorization": "Bearer another"}, {"Authorization": SECRET}):
+        headers["Content-Type"] = "application/json"
+        data = body if method == "POST" else None
+        request = urllib.request.Request(vllm_url + path, data, headers, method=method)
+        with pytest.raises(urllib.error.HTTPError, match="401"):
+            urllib.request.urlopen(request)
+
+
+def test_the_secret_is_made_once_and_is_nobody_elses(tmp_path, served_model):
+    run = RunDir(tmp_path)
+    with ThreadPoolExecutor(8) as threads:
+        made = set(threads.map(lambda _: secret(run), range(32)))
+    assert made == {(tmp_path / "secret").read_text()} and len(made.pop()) >= 32
+    assert stat.S_IMODE((tmp_path / "secret").stat().st_mode) == 0o600
+    assert os.listdir(tmp_path) == ["secret"]
+    server = VllmServer(served_config(served_model), 0, tmp_path / "vllm-0.log", secret=secret(run))
+    assert secret(run) not in " ".join(server.command())
 
 
 def test_a_server_that_cannot_start_shows_why(served_model, tmp_path, monkeypatch):
     script = "print('RuntimeError: no memory'); raise SystemExit(3)"
     monkeypatch.setattr(VllmServer, "command", lambda _: [sys.executable, "-c", script])
-    server = VllmServer(served_config(served_model), 0, tmp_path / "vllm-0.log")
+    server = VllmServer(served_config(served_model), 0, tmp_path / "vllm-0.log", secret=SECRET)
     server.start()
     try:
         with pytest.raises(ServerFailed, match=r"(?s)exit status 3; last lines of .*vllm-0.log:.*no memory"):
@@ -221,7 +312,7 @@ def test_a_server_that_takes_too_long_shows_how_far_it_came(served_model, tmp_pa
     script = "print('loading', flush=True); import time; time.sleep(60)"
     monkeypatch.setattr(VllmServer, "command", lambda _: [sys.executable, "-c", script])
     config = served_config(served_model, server={"start_timeout_s": 1.0})
-    server = VllmServer(config, 0, tmp_path / "vllm-0.log")
+    server = VllmServer(config, 0, tmp_path / "vllm-0.log", secret=SECRET)
     server.start()
     try:
         with pytest.raises(ServerFailed, match=r"(?s)within 1 s \(server.start_timeout_s\).*loading"):
@@ -232,7 +323,7 @@ def test_a_server_that_takes_too_long_shows_how_far_it_came(served_model, tmp_pa
 
 
 def test_stopping_a_server_that_is_still_starting_leaves_no_process(served_model, tmp_path):
-    server = VllmServer(served_config(served_model), 0, tmp_path / "vllm-0.log")
+    server = VllmServer(served_config(served_model), 0, tmp_path / "vllm-0.log", secret=SECRET)
     server.stop()  # not started: nothing to do
     server.start()
     time.sleep(1.0)
@@ -243,15 +334,11 @@ def test_stopping_a_server_that_is_still_starting_leaves_no_process(served_model
 
 def _session_members(session: int) -> list[str]:
     members = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
+    for process in Path("/proc").glob("[0-9]*/stat"):
         try:
-            fields = stat.read_text().rsplit(")", 1)[1].split()
+            fields = process.read_text().rsplit(")", 1)[1].split()
         except OSError:
             continue
         if int(fields[3]) == session and fields[0] != "Z":
-            members.append(stat.parent.name)
+            members.append(process.parent.name)
     return members
-
-
-async def _gather(*coroutines):
-    return await asyncio.gather(*coroutines)
