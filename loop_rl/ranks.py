@@ -12,6 +12,8 @@ from loop_rl.roles import Role, trainer_gpus, visible_gpus
 from loop_rl.server import is_cpu_build
 
 _CONFIG_FILE = Path(__file__).parent.parent / "configs" / "accelerate" / "one-node.yaml"
+_LAUNCHER_FIELDS = ("deepspeed_multinode_launcher", "deepspeed_hostfile")
+"""What a config file of accelerate may say about DeepSpeed: how ranks are started, and nothing else."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,9 @@ def accelerate_command(num_processes: int, rendezvous: Rendezvous | None = None)
 
     The config file is given so that accelerate leaves the user's default one alone.
     """
-    launch = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", "--config_file", str(_CONFIG_FILE)]
+    launch = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch"]
+    # With a precision in the file, accelerate refuses the DeepSpeed settings that the trainer makes of the run's.
+    launch += ["--config_file", str(_CONFIG_FILE), "--mixed_precision", "no"]
     if rendezvous is None or rendezvous.num_nodes == 1:
         return [*launch, "--num_processes", str(num_processes)]
     return [
@@ -63,6 +67,12 @@ def refuse_contradictions(config: Config, environment: Mapping[str, str]) -> Non
         raise ConfigError(
             f"the launcher started {world_size} ranks, the run has {num_ranks} (trainer.num_processes on each training "
             f"node): start them with --num_processes {num_ranks}"
+        )
+    from_file = environment.get("ACCELERATE_CONFIG_DS_FIELDS", "").split(",")
+    if surplus := [name for name in from_file if name not in ("", "none", *_LAUNCHER_FIELDS)]:
+        raise ConfigError(
+            f"{', '.join(surplus)}: the run's settings say this, so accelerate's config file must not; leave it out, as in "
+            f"configs/accelerate/one-node.yaml"
         )
     offload = "cpu" if trainer.offload_optimizer else "none"
     # Variable, what a config file of accelerate calls it, what the run says, the run's setting.

@@ -283,6 +283,7 @@ def test_what_accelerate_may_not_contradict():
         "ACCELERATE_DEEPSPEED_CONFIG_FILE": ("ds.json", "settings of its own"),
         "ACCELERATE_GRADIENT_ACCUMULATION_STEPS": ("4", "trainer.minibatch_rollouts"),
         "ACCELERATE_MIXED_PRECISION": ("bf16", "model.dtype"),
+        "ACCELERATE_CONFIG_DS_FIELDS": ("deepspeed_multinode_launcher,zero_stage", "zero_stage: the run's settings"),
     }
     for variable, (value, words) in wrong.items():
         with pytest.raises(ConfigError, match=re.escape(words)):
