@@ -26,14 +26,14 @@ def peaks(lengths: list[int], checkpointing: bool) -> tuple[list[int], float]:
     from loop_rl.config import parse_config
     from loop_rl.planning.memory import training_memory
     from loop_rl.planning.shapes import ModelShape
-    from loop_rl.policy_model import PolicyModel, with_fresh_adapter
+    from loop_rl.policy_model import PolicyModel, trainable
 
     torch.set_num_threads(1)
     trainer = {"activation_checkpointing": checkpointing, "logprob_chunk_tokens": CHUNK_TOKENS}
     config = parse_config({"name": "b", "model": {"path": "b", "dtype": "float32"}, "trainer": trainer}, "benchmark")
     sizes = {"vocab_size": VOCAB, "hidden_size": 384, "intermediate_size": 1536, "num_hidden_layers": 8}
     base = Qwen2ForCausalLM(Qwen2Config(num_attention_heads=6, num_key_value_heads=2, **sizes))
-    model = with_fresh_adapter(base, config)
+    model = trainable(base, config)
     if checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     policy = PolicyModel(model, temperature=1.0, chunk_tokens=CHUNK_TOKENS).train()

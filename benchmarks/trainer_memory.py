@@ -35,7 +35,7 @@ def measure(lengths: list[int], checkpointing: bool, chunks: bool) -> dict[int, 
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
     from loop_rl.config import parse_config
-    from loop_rl.policy_model import PolicyModel, with_fresh_adapter
+    from loop_rl.policy_model import PolicyModel, trainable
 
     torch.set_num_threads(1)
     base = Qwen2ForCausalLM(
@@ -49,7 +49,7 @@ def measure(lengths: list[int], checkpointing: bool, chunks: bool) -> dict[int, 
             max_position_embeddings=max(lengths),
         )
     )
-    model = with_fresh_adapter(base, parse_config({"name": "benchmark", "model": {"path": "none"}}, "benchmark"))
+    model = trainable(base, parse_config({"name": "benchmark", "model": {"path": "none"}}, "benchmark"))
     if checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     figures = {}

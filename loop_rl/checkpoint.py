@@ -1,13 +1,14 @@
 """Checkpoints to resume from and policy versions to sample from, each published by one atomic rename.
 
     checkpoints/step-000012/   state after 12 iterations, the one that policy version 12 shows the world
-        engine/                DeepSpeed: adapter, float32 master weights, optimiser; the frozen base is left out
+        engine/                DeepSpeed: trained weights, float32 master weights, optimiser; a frozen base is left out
         rng-rank-000.pt        random generators of each rank
         state.json             version, number of ranks, ZeRO stage
-    policy/v000012/            the adapter of that version
+    policy/v000012/            the adapter of that version, or where all weights are trained the whole model
 
 The checkpoint comes first, then the policy: a version that others have seen can always be resumed from, and a policy
-that a crash kept back is published on resuming. The rename protects against processes that die, not against power cuts.
+that a crash kept back is published on resuming. Adapters are all kept; of whole models, which are big, the newest, and
+those that were evaluated. The rename protects against processes that die, not against power cuts.
 """
 
 from __future__ import annotations
@@ -79,7 +80,7 @@ def load_checkpoint(trainer: Trainer, folder: Path) -> int:
 
 
 def publish_policy(trainer: Trainer, run_dir: Path, version: int) -> Path:
-    """Publish the trainer's adapter as policy/v<version>, whole or not at all. Every rank must call it.
+    """Publish what is trained as policy/v<version>, whole or not at all. Every rank must call it.
 
     A version that is already there stays untouched: servers may have loaded it and rollouts name it. It can be there
     only because a crash made this process repeat the iteration on the same rollouts.
@@ -91,15 +92,29 @@ def publish_policy(trainer: Trainer, run_dir: Path, version: int) -> Path:
     unfinished = _unfinished(final)
     if trainer.is_main:
         _remove_leftovers(final.parent)
-    trainer.save_adapter(unfinished)
+    trainer.save_policy(unfinished)
     # Rank 0 alone looks: on a shared file system another node may see an older state of the folder.
     if trainer.is_main:
         if final.exists():
             shutil.rmtree(unfinished)
         else:
             os.replace(unfinished, final)
+        if trainer.config.model.lora is None:
+            _remove_old_models(run_dir, version, trainer.config.trainer.keep_checkpoints)
     dist.barrier()
     return final
+
+
+def _remove_old_models(run_dir: Path, newest: int, keep: int) -> None:
+    """Delete whole models before the `keep` newest, but for those with figures of an evaluation, or with one begun.
+
+    Two at least are kept: a server may be reading the one before the newest.
+    """
+    for folder in (run_dir / "policy").glob("v??????"):
+        is_old = int(folder.name[1:]) <= newest - max(keep, 2)
+        if is_old and not list((run_dir / "rollouts" / "eval").glob(f"*{folder.name}-*")):
+            # First out of sight, so that no one finds half of it; then it is a leftover.
+            shutil.rmtree(folder.rename(_unfinished(folder)))
 
 
 def _checkpoint_folder(run_dir: Path, version: int) -> Path:

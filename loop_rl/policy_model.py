@@ -1,4 +1,4 @@
-"""The LLM with its adapter, as the trainer sees it: from tokens to log-probabilities. Needs no launcher, no DeepSpeed.
+"""The LLM as the trainer sees it, with its adapter if it has one: from tokens to log-probabilities. Needs no launcher.
 
 Shapes: B rollouts of a micro-batch, T tokens, N action tokens, H hidden size.
 """
@@ -20,20 +20,20 @@ from loop_rl.logprobs import LogprobHead
 
 
 class PolicyModel(nn.Module):
-    """The LLM with its adapter, from tokens to log-probabilities.
+    """The LLM from tokens to log-probabilities.
 
     Everything that touches a parameter happens in this one forward, so that ZeRO-3 gathers it.
     """
 
-    def __init__(self, peft_model: PeftModel, temperature: float, chunk_tokens: int):
+    def __init__(self, llm: PreTrainedModel | PeftModel, temperature: float, chunk_tokens: int):
         super().__init__()
-        self.peft_model = peft_model
-        self.head = LogprobHead(peft_model.get_output_embeddings(), temperature, chunk_tokens)
+        self.llm = llm
+        self.head = LogprobHead(llm.get_output_embeddings(), temperature, chunk_tokens)
 
     @property
     def config(self) -> PretrainedConfig:
         """The LLM's; Accelerate asks for it under sequence parallelism."""
-        return self.peft_model.config
+        return self.llm.config
 
     def forward(
         self, input_ids_BT: Tensor, rows_N: Tensor, positions_N: Tensor, targets_N: Tensor, first_position: int = 0
@@ -42,7 +42,8 @@ class PolicyModel(nn.Module):
 
         first_position: place of the first column in its rollout.
         """
-        decoder = self.peft_model.get_base_model().base_model  # without the output head
+        model = self.llm.get_base_model() if isinstance(self.llm, PeftModel) else self.llm
+        decoder = model.base_model  # without the output head
         places_1T = torch.arange(first_position, first_position + input_ids_BT.shape[1], device=input_ids_BT.device)[
             None
         ]
@@ -51,25 +52,41 @@ class PolicyModel(nn.Module):
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """What a checkpoint holds: the trained parameters. DeepSpeed, asked to leave frozen ones out, leaves each out
-        under one name only, but the head's weight has two and would be saved."""
+        under one name only, but the head's weight has two and would be saved. Trained weights of two names count once."""
         trained = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
         return {name: value for name, value in super().state_dict(*args, **kwargs).items() if name in trained}
 
 
-def load_base(config: Config, device: torch.device | None) -> PreTrainedModel:
-    """The base model in the compute dtype, loaded to `device`; None leaves the place to transformers.
+def load_llm(config: Config, folder: Path | None, device: torch.device | None) -> PreTrainedModel | PeftModel:
+    """The LLM of a policy version in the compute dtype, loaded to `device`; None leaves the place to transformers.
+
+    Args:
+        folder: where the version was published; None for version 0, the untouched base.
 
     Raises:
-        OSError: config.model.path holds no model.
+        OSError: config.model.path holds no model, or the folder is damaged.
     """
+    is_whole = folder is not None and config.model.lora is None
     placement = {"device_map": {"": device}} if device else {}
-    return AutoModelForCausalLM.from_pretrained(
-        config.model.path, dtype=getattr(torch, config.model.dtype), attn_implementation="sdpa", **placement
+    llm = AutoModelForCausalLM.from_pretrained(
+        folder if is_whole else config.model.path,
+        dtype=getattr(torch, config.model.dtype),
+        attn_implementation="sdpa",
+        **placement,
     )
+    if folder is None or is_whole:
+        return llm
+    return PeftModel.from_pretrained(llm, folder, autocast_adapter_dtype=False)  # in the adapter's own dtype
 
 
-def with_fresh_adapter(base: PreTrainedModel, config: Config) -> PeftModel:
-    """The frozen base model with an adapter that adds zero, seeded alike in every process."""
+def trainable(base: PreTrainedModel, config: Config) -> PreTrainedModel | PeftModel:
+    """The base model, frozen, with an adapter that adds zero; or as it is, every weight trained, where `model.lora` is
+    null. Seeds the generators alike in every process."""
+    random.seed(config.seed)
+    np.random.seed(config.seed)
+    torch.manual_seed(config.seed)
+    if config.model.lora is None:
+        return base
     lora = LoraConfig(
         r=config.model.lora.rank,
         lora_alpha=config.model.lora.alpha,
@@ -77,13 +94,5 @@ def with_fresh_adapter(base: PreTrainedModel, config: Config) -> PeftModel:
         lora_dropout=0.0,
         task_type="CAUSAL_LM",
     )
-    random.seed(config.seed)
-    np.random.seed(config.seed)
-    torch.manual_seed(config.seed)
     # DeepSpeed keeps the adapter's float32 master weights; peft must not make float32 ones of its own.
     return get_peft_model(base, lora, autocast_adapter_dtype=False)
-
-
-def with_adapter(base: PreTrainedModel, folder: Path) -> PeftModel:
-    """The frozen base model with the adapter of a published policy version, in its own dtype."""
-    return PeftModel.from_pretrained(base, folder, autocast_adapter_dtype=False)

@@ -1,4 +1,5 @@
-"""The update of LOOP's Algorithm 1 on any number of ranks: Accelerate, DeepSpeed ZeRO, LoRA, one copy of the LLM.
+"""The update of LOOP's Algorithm 1 on any number of ranks: Accelerate, DeepSpeed ZeRO, LoRA or all weights, one copy of
+the LLM.
 
 Shapes: B rollouts of a micro-batch, T tokens, N action tokens, H hidden size.
 """
@@ -16,6 +17,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from itertools import compress
 from pathlib import Path
 from typing import NoReturn
 
@@ -31,11 +33,13 @@ from accelerate import Accelerator
 from accelerate.utils import DeepSpeedPlugin, InitProcessGroupKwargs
 from peft import PeftModel, get_peft_model_state_dict
 from safetensors.torch import save_file
+from transformers import PreTrainedModel
 
 from loop_rl.batching import MicroBatch, Sample, collate, plan_microbatches, shuffled_minibatches
 from loop_rl.config import Config
 from loop_rl.loss import TokenStats, clipped_surrogate, importance_weights, policy_loss, weight_figures
-from loop_rl.policy_model import PolicyModel, load_base, with_fresh_adapter
+from loop_rl.model_folder import save_model
+from loop_rl.policy_model import PolicyModel, load_llm, trainable
 from loop_rl.rollout import Rollout, TokenSequence
 from loop_rl.sequence_parallel import parallelism, require_divisible_heads, shard
 from loop_rl.updates import TokenValues
@@ -50,10 +54,10 @@ _COUNTERS = ("global_steps", "global_samples", "micro_steps", "skipped_steps")  
 
 
 class Trainer:
-    """Holds the LLM, its adapter and the optimiser; every rank makes one and calls the same methods in the same order.
+    """Holds the LLM, its adapter if it has one, and the optimiser; every rank makes one and calls the same methods in the same order.
 
     Policy version v is the policy after v iterations: iteration i starts from version i and makes version i + 1.
-    Version 0 is the untouched base model, because a fresh adapter adds zero.
+    Version 0 is the untouched base model; a fresh adapter adds zero.
 
     Raises:
         ConfigError: the model's attention heads cannot be shared out over `trainer.sequence_parallel_size` ranks.
@@ -91,8 +95,8 @@ class Trainer:
         return self.accelerator.is_main_process
 
     @property
-    def peft_model(self) -> PeftModel:
-        return self.engine.module.peft_model
+    def llm(self) -> PreTrainedModel | PeftModel:
+        return self.engine.module.llm
 
     def train_iteration(
         self,
@@ -250,11 +254,12 @@ class Trainer:
                 ours |= _by_sample(indices, batch, logprobs_N, entropies_N)
         values = self._over_ranks(_Totals(last_epoch=ours)).last_epoch
         samples = [replace(sample, proximal_logprobs=values[index].logprobs) for index, sample in enumerate(samples)]
-        everything = collate(samples, num_rollouts=len(samples))
+        proximal = [logprob for sample in samples for logprob in sample.proximal_logprobs]
+        behaviour = [
+            logprob for sample in samples for logprob in compress(sample.sequence.logprobs, sample.sequence.action_mask)
+        ]
         return samples, weight_figures(
-            everything.proximal_logprobs_N,
-            everything.behaviour_logprobs_N,
-            self.config.algorithm.max_importance_weight,
+            torch.tensor(proximal), torch.tensor(behaviour), self.config.algorithm.max_importance_weight
         )
 
     @property
@@ -297,21 +302,25 @@ class Trainer:
         dist.all_gather_object(gathered, totals)
         return sum(gathered[1:], gathered[0])
 
-    def save_adapter(self, folder: Path) -> None:
-        """Write the adapter as PEFT does (adapter_model.safetensors, adapter_config.json), in the compute dtype.
+    def save_policy(self, folder: Path) -> None:
+        """Write what is trained, in the compute dtype: the adapter as PEFT does (adapter_model.safetensors,
+        adapter_config.json), or the whole model as transformers does, without a tokenizer.
 
         Every rank must call it; rank 0 writes. The same weights give the same bytes.
         """
-        adapter = {name: p for name, p in self.peft_model.named_parameters() if p.requires_grad}
-        # Under ZeRO-3 each rank holds a piece of every parameter; otherwise this does nothing.
-        with deepspeed.zero.GatheredParameters(list(adapter.values()), enabled=self.config.trainer.zero_stage == 3):
+        is_split = self.config.trainer.zero_stage == 3  # each rank holds a piece of every parameter
+        if not isinstance(self.llm, PeftModel):
+            save_model(self.llm, folder, self.is_main, is_split)
+            return
+        adapter = {name: p for name, p in self.llm.named_parameters() if p.requires_grad}
+        with deepspeed.zero.GatheredParameters(list(adapter.values()), enabled=is_split):
             weights = {name: p.detach().cpu().clone() for name, p in adapter.items()} if self.is_main else {}
         if not self.is_main:
             return
         folder.mkdir(parents=True, exist_ok=True)
-        weights = get_peft_model_state_dict(self.peft_model, weights, save_embedding_layers=False)
+        weights = get_peft_model_state_dict(self.llm, weights, save_embedding_layers=False)
         save_file(weights, folder / "adapter_model.safetensors", metadata={"format": "pt"})
-        peft_config = copy.deepcopy(self.peft_model.peft_config["default"])
+        peft_config = copy.deepcopy(self.llm.peft_config["default"])
         peft_config.inference_mode = True
         peft_config.target_modules = sorted(peft_config.target_modules)  # a set, in another order in each process
         peft_config.save_pretrained(str(folder))
@@ -420,7 +429,9 @@ def _make_accelerator(config: Config) -> Accelerator:
             "gradient_clipping": trainer.max_grad_norm,
             "bf16": {"enabled": bf16},
             "data_types": {"grad_accum_dtype": "fp32"},
-            # The bucket's buffer is allocated whole; DeepSpeed's default of 500M elements is for training all weights.
+            # The bucket's buffer is allocated whole. 50M elements are 100 MB in bfloat16, which links are as fast with as
+            # with DeepSpeed's default of ten times that, also where all weights are trained: a larger gradient, such as
+            # that of an embedding, is reduced in its own place.
             "zero_optimization": {"stage": trainer.zero_stage, "reduce_bucket_size": 50_000_000}
             | ({"offload_optimizer": {"device": "cpu"}} if trainer.offload_optimizer else {}),
             "zero_allow_untested_optimizer": True,  # torch's AdamW: unlike DeepSpeed's it resumes bit by bit
@@ -438,12 +449,12 @@ def _make_accelerator(config: Config) -> Accelerator:
     )
 
 
-def _load_model(config: Config, device: torch.device) -> PeftModel:
-    """The frozen base model in the compute dtype with a fresh adapter, alike on every rank."""
+def _load_model(config: Config, device: torch.device) -> PreTrainedModel | PeftModel:
+    """What is trained, as it is before the first iteration; alike on every rank."""
     # Under ZeRO-3 the Accelerator made above has told transformers to load each weight in pieces, straight to where
     # it belongs; otherwise every rank loads the whole model to its own device.
-    base = load_base(config, None if config.trainer.zero_stage == 3 else device)
-    model = with_fresh_adapter(base, config)
+    base = load_llm(config, None, None if config.trainer.zero_stage == 3 else device)
+    model = trainable(base, config)
     if config.trainer.activation_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     return model

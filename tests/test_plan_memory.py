@@ -15,7 +15,7 @@ from loop_rl.planning.memory import (
     training_memory,
 )
 from loop_rl.planning.shapes import KNOWN, ModelShape, model_shape
-from loop_rl.policy_model import PolicyModel, with_fresh_adapter
+from loop_rl.policy_model import PolicyModel, trainable
 
 BILLIONS = {
     "Qwen2.5-1.5B-Instruct": 1.54,
@@ -57,7 +57,7 @@ def test_the_tables_models_have_their_published_number_of_parameters(name):
 
 def test_the_adapter_has_as_many_parameters_as_pefts():
     shape = ModelShape(2, 64, 4, 2, 16, 96, 128, tied=True, qkv_bias=True)
-    model = with_fresh_adapter(AutoModelForCausalLM.from_config(transformers_config(shape)), make_config())
+    model = trainable(AutoModelForCausalLM.from_config(transformers_config(shape)), make_config())
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     assert trained == shape.num_adapter_parameters(RANK)
 
@@ -110,7 +110,7 @@ def peak_bytes(policy: PolicyModel, vocab: int, num_tokens: int) -> int:
 def make_policy(shape: ModelShape, dtype: str, checkpointing: bool, chunk_tokens: int) -> PolicyModel:
     """The trainer's model, without DeepSpeed."""
     base = AutoModelForCausalLM.from_config(transformers_config(shape), attn_implementation="sdpa")
-    model = with_fresh_adapter(base.to(getattr(torch, dtype)), make_config())
+    model = trainable(base.to(getattr(torch, dtype)), make_config())
     if checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     return PolicyModel(model, temperature=1.0, chunk_tokens=chunk_tokens).train()

@@ -12,16 +12,18 @@ from loop_rl.stress import longest_rollout, microbatch_rollouts
 def stressed(tmp_path_factory):
     folder = tmp_path_factory.mktemp("stressed")
     tiny.save_model(folder / "model")
+    tiny.save_model(folder / "tied", tied=True)
     trainer_ranks.run("stress", folder, 2)
     return folder
 
 
 @pytest.mark.parametrize("case", trainer_ranks.RESUME_CASES)
 def test_training_goes_on_as_if_it_had_not_been(stressed, case):
-    files = ["before/adapter_model.safetensors", "after/adapter_model.safetensors", "figures-0.json", "figures-1.json"]
-    for file in files:
+    with_it = stressed / case / "with"
+    weights = [next((with_it / name).glob("*.safetensors")).relative_to(with_it) for name in ("before", "after")]
+    for file in [*weights, "figures-0.json", "figures-1.json"]:
         assert (stressed / case / "with" / file).read_bytes() == (stressed / case / "without" / file).read_bytes(), file
-    before, after = ((stressed / case / "with" / file).read_bytes() for file in files[:2])
+    before, after = ((stressed / case / "with" / file).read_bytes() for file in weights)
     assert before != after
 
 

@@ -15,8 +15,8 @@ from loop_rl.rollout import Group, Rollout, Turn
 VOCAB_SIZE = 2048
 
 
-def save_model(folder: Path) -> None:
-    """A random Qwen2. Its embeddings, head and MLPs are just large enough for ZeRO-3 to split them over the ranks: it
+def save_model(folder: Path, tied: bool = False) -> None:
+    """A random Qwen2; `tied`: input and output embedding are one. Its embeddings, head and MLPs are just large enough for ZeRO-3 to split them over the ranks: it
     leaves parameters below 100,000 elements whole."""
     torch.manual_seed(1)
     config = Qwen2Config(
@@ -27,7 +27,7 @@ def save_model(folder: Path) -> None:
         num_key_value_heads=1,
         num_hidden_layers=2,
         initializer_range=0.2,  # ten times the usual, so that the distributions are not flat
-        tie_word_embeddings=False,
+        tie_word_embeddings=tied,
     )
     model = Qwen2ForCausalLM(config)
     model.save_pretrained(folder)
@@ -39,9 +39,10 @@ def make_config(
     temperature: float = 1.0,
     max_context_tokens: int = 100,
     algorithm: dict | None = None,
+    lora: bool = True,
     **trainer,
 ) -> Config:
-    """A config around the model; keywords override settings of the trainer section."""
+    """A config around the model, which `lora` gives an adapter; keywords override settings of the trainer section."""
     defaults = {
         "learning_rate": 3e-3,
         "minibatch_rollouts": 5,
@@ -53,7 +54,7 @@ def make_config(
     tree = {
         "name": "test",
         "seed": 3,
-        "model": {"path": str(model), "dtype": dtype, "lora": {"rank": 4, "alpha": 8}},
+        "model": {"path": str(model), "dtype": dtype, "lora": {"rank": 4, "alpha": 8} if lora else None},
         "agent": {"temperature": temperature, "max_new_tokens": 20, "max_observation_tokens": 20}
         | {"max_context_tokens": max_context_tokens},
         "algorithm": algorithm or {},

@@ -17,7 +17,9 @@ from loop_rl.launch import accelerate_command
 REPO = Path(__file__).resolve().parent.parent
 
 SEQUENCE_PARALLEL = {"num_processes": 2, "sequence_parallel_size": 2}
-# Settings of each case of `update`.
+FULL = {"lora": False}
+TIED = FULL | {"model": "tied"}
+# Settings of each case of `update`; "model" is the folder of the model.
 UPDATE_CASES: dict[str, dict] = {
     "zero1": {"zero_stage": 1},
     "zero2": {"zero_stage": 2},
@@ -41,16 +43,26 @@ UPDATE_CASES: dict[str, dict] = {
         "algorithm": {"ratio_to": "recomputed", "max_importance_weight": 1.5},
     }
     | SEQUENCE_PARALLEL,
+    "full-zero1": {"zero_stage": 1, "weight_decay": 0.1} | FULL,
+    "full-zero2": {"zero_stage": 2, "offload_optimizer": True} | FULL,
+    "full-zero3": {"zero_stage": 3} | FULL,
+    "full-bfloat16": {"zero_stage": 2, "dtype": "bfloat16"} | FULL,
+    "full-sequence-parallel-zero3": {"zero_stage": 3} | FULL | SEQUENCE_PARALLEL,
+    "tied-zero1": {"zero_stage": 1, "activation_checkpointing": False} | TIED,
+    "tied-zero2": {"zero_stage": 2} | TIED,
+    "tied-zero3": {"zero_stage": 3, "offload_optimizer": True} | TIED,
+    "tied-sequence-parallel-zero2": {"zero_stage": 2} | TIED | SEQUENCE_PARALLEL,
 }
-ONE_RANK_CASES = ["zero2", "zero3"]
+ONE_RANK_CASES = ["zero2", "zero3", "full-zero2", "tied-zero3"]
 # Settings of each case of `interrupted`, `resumed` and `stress`.
 RESUME_CASES = {
-    "zero1-bfloat16": {"zero_stage": 1, "dtype": "bfloat16"},
     "zero2": {"zero_stage": 2},
-    "zero2-offload": {"zero_stage": 2, "offload_optimizer": True},
     "zero3-offload-bfloat16": {"zero_stage": 3, "offload_optimizer": True, "dtype": "bfloat16"},
     "zero2-sequence-parallel": {"zero_stage": 2} | SEQUENCE_PARALLEL,
-    "zero3-sequence-parallel": {"zero_stage": 3} | SEQUENCE_PARALLEL,
+    "full-zero1-bfloat16": {"zero_stage": 1, "dtype": "bfloat16"} | FULL,
+    "full-zero2-offload": {"zero_stage": 2, "offload_optimizer": True, "keep_checkpoints": 3} | FULL,
+    "full-zero3-sequence-parallel": {"zero_stage": 3} | FULL | SEQUENCE_PARALLEL,
+    "tied-zero3-bfloat16": {"zero_stage": 3, "dtype": "bfloat16"} | TIED,
     "zero3": {"zero_stage": 3},
 }
 SAMPLER_TEMPERATURE = 0.7
@@ -79,8 +91,9 @@ def run(mode: str, folder: Path, num_ranks: int) -> None:
     assert status == 0, (folder / f"{mode}-{num_ranks}.log").read_text()[-4000:]
 
 
-def new_trainer(config):
-    """A trainer in a process that may have had one; Accelerate and DeepSpeed keep state for the whole process."""
+def new_trainer(folder: Path, model: str = "model", **settings):
+    """A trainer of a model in the folder, in a process that may have had one; Accelerate and DeepSpeed keep state for the whole process."""
+    import tiny
     from accelerate.state import AcceleratorState
     from deepspeed.runtime.sequence_parallel import parallel_state_sp
     from deepspeed.utils import groups
@@ -93,25 +106,28 @@ def new_trainer(config):
         parallel_state_sp._release_sequence_parallel_groups()
         groups.mpu = None
         del ALL_ATTENTION_FUNCTIONS["sdpa"]  # uncovers the unwrapped one
-    return Trainer(config)
+    return Trainer(tiny.make_config(folder / model, **settings))
 
 
 def update(folder: Path) -> None:
-    """One iteration of each case; leaves the metrics and the adapter before and after."""
+    """One iteration of each case; leaves the metrics, what is trained before and after, and log-probabilities after."""
     import tiny
 
+    from loop_rl.batching import Sample
     from loop_rl.rollout import read_rollouts
 
     alone = os.environ["WORLD_SIZE"] == "1"
     for case in ONE_RANK_CASES if alone else UPDATE_CASES:
-        trainer = new_trainer(tiny.make_config(folder / "model", **UPDATE_CASES[case]))
+        trainer = new_trainer(folder, **UPDATE_CASES[case])
         out = folder / f"{case}-{trainer.num_ranks}"
-        trainer.save_adapter(out / "before")
+        trainer.save_policy(out / "before")
         rollouts, advantages = tiny.with_advantages(tiny.make_groups(4))
         steps = []
         update = trainer.train_iteration(rollouts, advantages, 0, on_step=lambda *step, seen=steps: seen.append(step))
-        trainer.save_adapter(out / "after")
+        trainer.save_policy(out / "after")
+        samples, _ = trainer._with_recomputed_logprobs([Sample(rollout.flatten(), 0.0) for rollout in rollouts])
         if trainer.is_main:
+            (out / "logprobs.json").write_text(json.dumps([sample.proximal_logprobs for sample in samples]))
             (out / "metrics.json").write_text(json.dumps(update.figures | {"steps": steps}))
             tokens = {index: asdict(values) for index, values in sorted(update.tokens.items())}
             (out / "tokens.json").write_text(json.dumps(tokens))
@@ -120,8 +136,7 @@ def update(folder: Path) -> None:
     except ValueError as error:
         (folder / f"refusal-{trainer.num_ranks}-{trainer.rank}.txt").write_text(str(error))
     if not alone:
-        config = tiny.make_config(folder / "model", temperature=SAMPLER_TEMPERATURE, minibatch_rollouts=1000)
-        trainer = new_trainer(config)
+        trainer = new_trainer(folder, temperature=SAMPLER_TEMPERATURE, minibatch_rollouts=1000)
         rollouts = read_rollouts(folder / "on-policy.parquet")
         update = trainer.train_iteration(rollouts, [1.0] * len(rollouts), 0)
         if trainer.is_main:
@@ -137,7 +152,7 @@ def interrupted(folder: Path) -> None:
 
     rollouts, advantages = tiny.with_advantages(tiny.make_groups(4))
     for case, settings in RESUME_CASES.items():
-        trainer = new_trainer(tiny.make_config(folder / "model", **settings))
+        trainer = new_trainer(folder, **settings)
         trainer.train_iteration(rollouts, advantages, 0)
         save_checkpoint(trainer, folder / case, version=1, keep=2)
         draws = draw_random_numbers()
@@ -160,13 +175,20 @@ def resumed(folder: Path) -> None:
     rollouts, advantages = tiny.with_advantages(tiny.make_groups(4))
     refusals = []
     for case, settings in RESUME_CASES.items():
-        trainer = new_trainer(tiny.make_config(folder / "model", **settings))
+        trainer = new_trainer(folder, **settings)
         stress_step(trainer)  # as train.py does
         version = load_checkpoint(trainer, latest_checkpoint(folder / case))
         draws = draw_random_numbers()
         trainer.train_iteration(rollouts, advantages, version)
-        trainer.save_adapter(folder / case / "resumed")
+        trainer.save_policy(folder / case / "resumed")
         (folder / case / f"draws-resumed-{trainer.rank}.json").write_text(json.dumps(draws))
+        if case in ("zero2", "full-zero2-offload"):
+            evaluations = folder / case / "rollouts" / "eval"
+            for name in ("v000003-dev.json", ".v000004-dev/task.parquet"):
+                (evaluations / name).parent.mkdir(parents=True, exist_ok=True)
+                (evaluations / name).touch()
+            for later in range(3, 8):
+                publish_policy(trainer, folder / case, later)
         try:
             load_checkpoint(trainer, folder / "other-ranks")
         except ConfigError as error:
@@ -191,13 +213,13 @@ def stress(folder: Path) -> None:
     rollouts, advantages = tiny.with_advantages(tiny.make_groups(4))
     for case, settings in RESUME_CASES.items():
         for name in ("without", "with"):
-            trainer = new_trainer(tiny.make_config(folder / "model", **settings))
+            trainer = new_trainer(folder, **settings)
             if name == "with":
                 stress_step(trainer)
             draws = draw_random_numbers()
-            trainer.save_adapter(folder / case / name / "before")
+            trainer.save_policy(folder / case / name / "before")
             figures = trainer.train_iteration(rollouts, advantages, 0).figures
-            trainer.save_adapter(folder / case / name / "after")
+            trainer.save_policy(folder / case / name / "after")
             kept = {key: value for key, value in figures.items() if key not in ("tokens_per_s", "peak_memory_gib")}
             (folder / case / name / f"figures-{trainer.rank}.json").write_text(json.dumps([draws, kept]))
     trainer.close()
@@ -207,12 +229,10 @@ def no_room(folder: Path) -> None:
     """A stress step that needs more than this process may have."""
     import resource
 
-    import tiny
-
     from loop_rl.config import ConfigError
     from loop_rl.stress import stress_step
 
-    trainer = new_trainer(tiny.make_config(folder / "model", max_context_tokens=16_384, zero_stage=3))
+    trainer = new_trainer(folder, max_context_tokens=16_384, zero_stage=3)
     num_pages = int(Path("/proc/self/statm").read_text().split()[0])
     resource.setrlimit(resource.RLIMIT_AS, (num_pages * resource.getpagesize() + 50_000_000,) * 2)
     try:

@@ -31,7 +31,7 @@ from loop_rl.command import run_command
 from loop_rl.config import Config, ConfigError
 from loop_rl.inspection.find import find_rollout, require_version
 from loop_rl.loss import clipped_surrogate, importance_weights, policy_loss
-from loop_rl.policy_model import PolicyModel, load_base, with_adapter, with_fresh_adapter
+from loop_rl.policy_model import PolicyModel, load_llm
 from loop_rl.rollout import Rollout, read_group
 from loop_rl.run_dir import RunDir
 from loop_rl.updates import read_updates
@@ -130,9 +130,8 @@ def load_policy(run: RunDir, config: Config, version: int) -> PolicyModel:
     """
     require_version(run, version)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    base = load_base(config, device)
-    model = with_adapter(base, run.adapter(version)) if version else with_fresh_adapter(base, config)
-    return PolicyModel(model, config.agent.temperature, config.trainer.logprob_chunk_tokens).eval()
+    llm = load_llm(config, run.adapter(version) if version else None, device)
+    return PolicyModel(llm, config.agent.temperature, config.trainer.logprob_chunk_tokens).eval()
 
 
 def advantage_of(run: RunDir, rollout: Rollout) -> tuple[float, str]:

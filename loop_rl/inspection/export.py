@@ -1,7 +1,7 @@
 """Take something out of a run: a policy for vLLM and the hub, or data for supervised or preference training.
 
     loop_rl export runs/tiny --to out/adapter adapter                  # PEFT adapter of the newest version
-    loop_rl export runs/tiny --to out/model merged --version 12        # base and adapter in one model
+    loop_rl export runs/tiny --to out/model merged --version 12        # one model, an adapter merged into its base
     loop_rl export runs/tiny --to out/sft sft --success --iterations 3-9
     loop_rl export runs/tiny --to out/sft sft --min-reward 0.8 --end-reason completed --difficulty 1,2
     loop_rl export runs/tiny --to out/pairs preferences --min-gap 0.5 --difficulty 2

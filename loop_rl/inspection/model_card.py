@@ -59,7 +59,7 @@ def model_card(run: RunDir, version: int, kind: str) -> ModelCard:
     text = _TEXT.format(
         name=config.name,
         version=version,
-        what="LoRA adapter" if is_adapter else "Merged model",
+        what=_what(config, is_adapter),
         base=config.model.path,
         num_iterations=config.trainer.num_iterations,
         figures=_figures(run, version),
@@ -69,6 +69,12 @@ def model_card(run: RunDir, version: int, kind: str) -> ModelCard:
         config=dump_config(config),
     )
     return ModelCard(f"---\n{data.to_yaml()}\n---\n\n{text}")
+
+
+def _what(config: Config, is_adapter: bool) -> str:
+    if config.model.lora is None:
+        return "All weights"
+    return "LoRA adapter" if is_adapter else "Merged model"
 
 
 def _adapter_command(config: Config) -> str:

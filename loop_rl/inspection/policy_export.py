@@ -12,11 +12,12 @@ if not torch.cuda.is_available():
     os.environ.setdefault("DS_ACCELERATOR", "cpu")  # transformers imports deepspeed on saving, which else warns
 
 from huggingface_hub import snapshot_download
+from peft import PeftModel
 from transformers.utils.logging import disable_progress_bar
 
 from loop_rl.config import ConfigError
 from loop_rl.inspection.model_card import model_card
-from loop_rl.policy_model import load_base, with_adapter
+from loop_rl.policy_model import load_llm
 from loop_rl.run_dir import RunDir
 
 # Copied as they are: transformers, loading and saving a Qwen2 tokenizer, may replace it by one of another class.
@@ -35,8 +36,10 @@ def export_adapter(run: RunDir, folder: Path, version: int) -> None:
     """Write the PEFT adapter of a version, and a model card.
 
     Raises:
-        ConfigError: version 0, which has no adapter.
+        ConfigError: a run, or a version, that has no adapter.
     """
+    if run.config.model.lora is None:
+        raise ConfigError(f"{run.path}: trains all weights (model.lora: null) and has no adapter; export it merged")
     if version == 0:
         raise ConfigError(
             f"{run.path}: version 0 is the untouched base {run.config.model.path} and has no adapter; "
@@ -48,17 +51,19 @@ def export_adapter(run: RunDir, folder: Path, version: int) -> None:
 
 
 def export_merged(run: RunDir, folder: Path, version: int) -> None:
-    """Write base and adapter as one model in the run's dtype, its tokenizer, and a model card.
+    """Write a version as one model in the run's dtype, an adapter merged into its base; its tokenizer, and a model card.
 
     Raises:
         OSError: config.model.path holds no model.
     """
     config = run.config
-    disable_progress_bar()
-    model = load_base(config, torch.device("cpu"))
-    if version:
-        model = with_adapter(model, run.adapter(version)).merge_and_unload(safe_merge=True)
-    model.save_pretrained(folder)
+    if version and config.model.lora is None:
+        shutil.copytree(run.adapter(version), folder, dirs_exist_ok=True)
+    else:
+        disable_progress_bar()
+        llm = load_llm(config, run.adapter(version) if version else None, torch.device("cpu"))
+        model = llm.merge_and_unload(safe_merge=True) if isinstance(llm, PeftModel) else llm
+        model.save_pretrained(folder)
     _copy_tokenizer(config.model.path, folder)
     model_card(run, version, "merged").save(folder / "README.md")
 
