@@ -13,10 +13,12 @@ from __future__ import annotations
 import heapq
 import math
 import random
+import sys
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from loop_rl.assignment import Outstanding, choose, max_outstanding, too_old
 from loop_rl.planning.workload import Episode, Workload
 
 
@@ -52,18 +54,17 @@ class System:
 
 @dataclass(frozen=True)
 class Discipline:
-    """Which rollouts may be sampled when, and which are trained on."""
+    """Which rollouts may be sampled when, and which are trained on: by the rules of loop_rl.assignment."""
 
     name: str
     max_staleness: int
-    in_order: bool
-    """Iteration i trains on groups i*G to i*G + G-1, as loop_rl.sampler does. Otherwise on the first G groups to be
-    finished, but first of all on those that would be older than max_staleness an iteration later."""
+    wait: bool = True
+    """`sampler.over_stale: refuse`; otherwise groups that have become too old are dropped."""
 
 
-SYNCHRONOUS = Discipline("synchronous", 0, in_order=True)
-ONE_BEHIND = Discipline("one behind", 1, in_order=True)
-ASYNCHRONOUS = Discipline("asynchronous", 3, in_order=False)
+SYNCHRONOUS = Discipline("synchronous", 0)
+ONE_BEHIND = Discipline("one behind", 1)
+ASYNCHRONOUS = Discipline("asynchronous", 3)
 DISCIPLINES = (SYNCHRONOUS, ONE_BEHIND, ASYNCHRONOUS)
 
 
@@ -164,7 +165,8 @@ def simulate(
     environment = _Station(system.environment, 1, math.inf)
     now = busy_worker_s = busy_trainer_s = 0.0
     start = (0.0, 0.0, 0.0)
-    version = in_flight = started = number = 0
+    version = in_flight = started = to_start = number = 0
+    group: _Group | None = None
     groups: dict[int, _Group] = {}
     batches: list[list[int]] = []
     staleness: Counter[int] = Counter()
@@ -177,24 +179,35 @@ def simulate(
         rollout.tokens_of[version] += tokens
         generation.add(tokens, number, rollout)
 
+    def outstanding() -> list[Outstanding]:
+        return [
+            Outstanding(group.number, group.started_at, len(group.finished) == rollouts_per_group)
+            for group in groups.values()
+        ]
+
     while version < iterations:
         while in_flight < system.num_workers:
-            group_number = started // rollouts_per_group
-            if group_number >= (version + 1 + discipline.max_staleness) * groups_per_iteration:
-                break
-            group = groups.setdefault(group_number, _Group(group_number, version))
+            if to_start == 0:
+                # What is seen is a part of a longer run: sampling does not end with it.
+                most = max_outstanding(
+                    version, len(batches), groups_per_iteration, discipline.max_staleness, num_iterations=sys.maxsize
+                )
+                if len(groups) >= most:
+                    break
+                group = groups[started] = _Group(started, version)
+                started, to_start = started + 1, rollouts_per_group
             in_flight += 1
-            started += 1
+            to_start -= 1
             request(_Rollout(group, rng.choice(workload.episodes), rng.random() < workload.share_kept))
 
         if not training and changed:
             changed = False
-            batch = _next_batch(groups, discipline, version, groups_per_iteration, rollouts_per_group)
+            for dropped in too_old(outstanding(), version, discipline.max_staleness):
+                to_start = 0 if groups.pop(dropped) is group else to_start
+            batch = choose(outstanding(), version, groups_per_iteration, discipline.max_staleness, discipline.wait)
             if batch:
-                batches.append([group.number for group in batch])
-                rollouts = [rollout for group in batch for rollout in group.finished]
-                for group in batch:
-                    del groups[group.number]
+                batches.append(batch)
+                rollouts = [rollout for chosen in batch for rollout in groups.pop(chosen).finished]
                 for rollout in rollouts:
                     for sampled_by, tokens in rollout.tokens_of.items():
                         staleness[version - sampled_by] += tokens * (version >= left_out)
@@ -243,20 +256,3 @@ def simulate(
         staleness={age: tokens / num_tokens for age, tokens in sorted(staleness.items()) if tokens},
         batches=batches,
     )
-
-
-def _next_batch(
-    groups: dict[int, _Group], discipline: Discipline, version: int, groups_per_iteration: int, group_size: int
-) -> list[_Group]:
-    """The groups to train on next; empty while some are not finished."""
-    if discipline.in_order:
-        first = version * groups_per_iteration
-        wanted = [groups.get(number) for number in range(first, first + groups_per_iteration)]
-        return wanted if all(group and len(group.finished) == group_size for group in wanted) else []
-    finished = [group for group in groups.values() if len(group.finished) == group_size]
-    if len(finished) < groups_per_iteration:
-        return []
-    oldest_first = sorted(finished, key=lambda group: (group.started_at, group.number))[:groups_per_iteration]
-    chosen = {group.number for group in oldest_first}
-    due = [g for g in groups.values() if g.started_at <= version - discipline.max_staleness and g.number not in chosen]
-    return [] if due else oldest_first
