@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from rich.console import Console
@@ -27,7 +27,7 @@ from loop_rl.planning.gpus import GIB, GPUS, Gpu
 from loop_rl.planning.layout import DoesNotFit, Layout, Need, check, layouts, system
 from loop_rl.planning.memory import longest_microbatch
 from loop_rl.planning.shapes import ModelShape, model_shape
-from loop_rl.planning.simulation import DISCIPLINES, Curve, Outcome, simulate
+from loop_rl.planning.simulation import ASYNCHRONOUS, ONE_BEHIND, SYNCHRONOUS, Curve, Discipline, Outcome, simulate
 from loop_rl.planning.timing import Assumptions
 from loop_rl.planning.workload import Workload, assumed_workload
 from loop_rl.run_dir import RunDir
@@ -44,7 +44,7 @@ class Split:
     layout: Layout
     need: Need
     outcomes: list[Outcome]
-    """In the order of DISCIPLINES."""
+    """In the order of `disciplines`."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,8 @@ def splits(
         simulated = system(shape, config, layout, need, machines.gpu, guess, workload, environment)
         sizes = (config.sampler.tasks_per_iteration, config.sampler.rollouts_per_task)
         outcomes = [
-            simulate(simulated, workload, discipline, *sizes, _ITERATIONS, _LEFT_OUT) for discipline in DISCIPLINES
+            simulate(simulated, workload, discipline, *sizes, _ITERATIONS, _LEFT_OUT)
+            for discipline in disciplines(config)
         ]
         found.append(Split(layout, need, outcomes))
     if not found:
@@ -104,8 +105,17 @@ def best(found: list[Split], config: Config) -> Split:
     return min(found, key=lambda split: split.outcomes[_own_discipline(config)].iteration_s)
 
 
+def disciplines(config: Config) -> list[Discipline]:
+    """What is simulated: staleness 0, 1 and more; the config's own, with its `sampler.over_stale`, is one of them."""
+    own = config.sampler.max_staleness
+    chosen = [SYNCHRONOUS, ONE_BEHIND, ASYNCHRONOUS if own < 2 else Discipline("asynchronous", own)]
+    index = _own_discipline(config)
+    chosen[index] = replace(chosen[index], wait=config.sampler.over_stale == "refuse")
+    return chosen
+
+
 def _own_discipline(config: Config) -> int:
-    return min(config.sampler.max_staleness, len(DISCIPLINES) - 1)
+    return min(config.sampler.max_staleness, 2)
 
 
 def print_plan(
@@ -129,9 +139,10 @@ def print_plan(
         workload, environment = measured.workload, measured.system.environment
     else:
         workload = assumed_workload(config.agent)
+    lora = config.model.lora
+    trained = f"adapter {shape.num_adapter_parameters(lora.rank) / 1e6:.0f} million" if lora else "all of them trained"
     console.print(
-        f"{config.model.path}: {shape.num_parameters / 1e9:.2f} billion parameters, adapter "
-        f"{shape.num_adapter_parameters(config.model.lora.rank) / 1e6:.0f} million; sizes from {source}"
+        f"{config.model.path}: {shape.num_parameters / 1e9:.2f} billion parameters, {trained}; sizes from {source}"
     )
     for machines in all_machines:
         found = splits(config, machines, shape, guess, workload, environment)
@@ -174,7 +185,7 @@ def _splits_table(config: Config, machines: Machines, found: list[Split], chosen
     table.add_column("infer : train")
     table.add_column("replicas", justify="right")
     table.add_column("ranks", justify="right")
-    for index, discipline in enumerate(DISCIPLINES):
+    for index, discipline in enumerate(disciplines(config)):
         own = " (config)" if index == _own_discipline(config) else ""
         table.add_column(f"{discipline.name}{own}", justify="right")
     for split in found:
@@ -192,7 +203,7 @@ def _splits_table(config: Config, machines: Machines, found: list[Split], chosen
         )
     table.caption = (
         "minutes an iteration, rollouts a minute, percent of the time that the sampler's workers and the trainer are idle; "
-        f"asynchronous: at most {DISCIPLINES[-1].max_staleness} versions behind"
+        f"asynchronous: at most {disciplines(config)[-1].max_staleness} versions behind"
     )
     return table
 

@@ -19,11 +19,12 @@ REWARDS = {0: (0.0, 0.5, 1.0), 1: (1.0, 0.9, 1.0)}
 """Of the rollouts of each iteration, which has one group."""
 
 
-def make_run(folder: Path, served_model: Path, appworld_root: Path) -> RunDir:
-    """Policy versions 0 to 2; iteration 0 has its updates file, iteration 1 not yet."""
+def make_run(folder: Path, served_model: Path, appworld_root: Path, lora: bool = True) -> RunDir:
+    """Policy versions 0 to 2, which without `lora` are whole models; iteration 0 has its updates file, iteration 1 not yet."""
     config = served_config(
         served_model,
         runs_dir=str(folder),
+        model={} if lora else {"lora": None},
         tasks={"root": str(appworld_root)},
         sampler={"tasks_per_iteration": 1, "rollouts_per_task": 3},
         trainer={"num_iterations": 2},

@@ -12,6 +12,7 @@ from dataclasses import replace
 import pytest
 import torch
 from peft import PeftModel
+from served import make_whole_models
 from small_run import make_run
 from transformers import AutoModelForCausalLM
 
@@ -61,6 +62,15 @@ def test_the_tokens_add_up_to_the_loss_of_the_rollout(run, served_model, rollout
     assert all(sequence.action_mask[token.position] for token in tokens)
     assert {token.turn for token in tokens} == {1, 2}
     assert any(token.clipped for token in tokens) and not all(token.clipped for token in tokens)
+
+
+def test_a_whole_model_is_loaded_from_its_folder(tmp_path, appworld_root):
+    models = make_whole_models(tmp_path / "models", tie_word_embeddings=False)
+    run = make_run(tmp_path / "runs", models, appworld_root, lora=False)
+    rollout = find_rollout(run, "g000001-k1")
+    tokens, _ = token_losses(rollout, -0.1, load_policy(run, run.config, 1), run.config)
+    _, logprobs = slow_loss(AutoModelForCausalLM.from_pretrained(models / "v1").eval(), rollout, -0.1, 0.1)
+    assert [token.logprob for token in tokens] == pytest.approx(logprobs, abs=1e-4)
 
 
 def test_the_advantage_comes_from_the_updates_file_or_else_from_the_group(run):

@@ -15,6 +15,7 @@ import torch
 from huggingface_hub import ModelCard
 from peft import PeftModel
 from safetensors.torch import load_file
+from served import make_whole_models
 from small_run import make_run
 from transformers import AutoModelForCausalLM
 
@@ -69,6 +70,21 @@ def test_a_merged_model_gives_the_log_probabilities_of_base_and_adapter(export_r
     assert card.data.library_name == "transformers" and card.data.base_model is None
     assert "| dev | TGC | all | 6 | 50.0 [25.0, 75.0] |" in card.text
     assert "3 rollouts of 1 tasks (split `train`" in card.text and "learning_rate: " in card.text
+
+
+def test_a_whole_model_is_exported_as_it_is_with_its_tokenizer(export_run, tmp_path, appworld_root):
+    models = make_whole_models(tmp_path / "models", tie_word_embeddings=True)
+    run = make_run(tmp_path / "runs", models, appworld_root, lora=False)
+    status, output, errors, folder = export_run("merged", of=run)
+    assert status == 0 and "policy version 2" in output, errors
+    for path in (models / "v2").iterdir():
+        assert (folder / path.name).read_bytes() == path.read_bytes()
+    Chat.from_pretrained(str(folder), run.config.agent)
+    assert "All weights of `" in (folder / "README.md").read_text()
+
+    status, _, errors, _ = export_run("adapter", of=run, to=tmp_path / "adapter")
+    assert status == 1
+    assert errors == f"error: {run.path}: trains all weights (model.lora: null) and has no adapter; export it merged\n"
 
 
 def test_version_0_merged_is_the_base(export_run, served_model):

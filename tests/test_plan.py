@@ -108,6 +108,13 @@ def test_without_torch():
             ["agent.max_context_tokens=200000"],
             "set trainer.sequence_parallel_size=2",
         ),
+        ("qwen2.5-32b", 2, ["model.lora=null"], "set trainer.offload_optimizer=true"),
+        (
+            "qwen2.5-32b",
+            2,
+            ["model.lora=null", "trainer.num_processes=1"],
+            "train an adapter (model.lora), or give more",
+        ),
         ("qwen2.5-32b", 2, ["agent.max_context_tokens=2000000"], "take GPUs with more memory"),
         (
             "qwen2.5-7b",
@@ -207,6 +214,25 @@ def test_docs_are_made_of_what_the_planner_prints():
     )
     written = (REPO / "docs" / "plans.md").read_text()
     assert written.startswith(printed.stdout), "docs/plans.md is stale: run `make docs`"
+
+
+def test_all_weights_and_the_configs_own_staleness_are_planned_for():
+    done = plan(
+        "--config",
+        "configs/qwen2.5-7b.yaml",
+        "model.lora=null",
+        "sampler.max_staleness=4",
+        "sampler.over_stale=drop",
+    )
+    assert done.returncode == 0, done.stderr
+    assert "7.62 billion parameters, all of them trained" in done.stdout and "optimiser step" in done.stdout
+    assert "asynchronous (config)" in done.stdout and "at most 4 versions behind" in done.stdout
+
+
+def test_training_all_weights_takes_a_third_more_computation():
+    shape, asked = KNOWN["Qwen/Qwen2.5-7B-Instruct"], config("qwen2.5-7b", "model.lora=null")
+    ratio = rollout_flops(shape, asked, 1000) / rollout_flops(shape, config("qwen2.5-7b"), 1000)
+    assert ratio == pytest.approx(8 / 6, rel=0.01)
 
 
 def test_a_plan_can_be_printed_to_any_console():

@@ -26,10 +26,9 @@ BILLIONS = {
 RANK = 8
 
 
-def make_config(dtype="float32", **trainer):
-    return parse_config(
-        {"name": "t", "model": {"path": "x", "dtype": dtype, "lora": {"rank": RANK}}, "trainer": trainer}, "t"
-    )
+def make_config(dtype="float32", lora=True, **trainer):
+    model = {"path": "x", "dtype": dtype, "lora": {"rank": RANK} if lora else None}
+    return parse_config({"name": "t", "model": model, "trainer": trainer}, "t")
 
 
 def transformers_config(shape: ModelShape):
@@ -107,27 +106,37 @@ def peak_bytes(policy: PolicyModel, vocab: int, num_tokens: int) -> int:
     return peak
 
 
-def make_policy(shape: ModelShape, dtype: str, checkpointing: bool, chunk_tokens: int) -> PolicyModel:
+def make_policy(
+    shape: ModelShape, dtype: str, checkpointing: bool, chunk_tokens: int, lora: bool = True
+) -> PolicyModel:
     """The trainer's model, without DeepSpeed."""
     base = AutoModelForCausalLM.from_config(transformers_config(shape), attn_implementation="sdpa")
-    model = trainable(base.to(getattr(torch, dtype)), make_config())
+    model = trainable(base.to(getattr(torch, dtype)), make_config(lora=lora))
     if checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     return PolicyModel(model, temperature=1.0, chunk_tokens=chunk_tokens).train()
 
 
 @pytest.mark.parametrize(
-    ("dtype", "checkpointing", "qwen3"),
-    [("float32", True, False), ("float32", False, False), ("bfloat16", True, True), ("bfloat16", False, False)],
+    ("dtype", "checkpointing", "qwen3", "lora"),
+    [
+        ("float32", True, False, True),
+        ("float32", False, False, True),
+        ("bfloat16", True, True, True),
+        ("bfloat16", False, False, True),
+        ("float32", True, False, False),
+        ("float32", False, True, False),
+        ("bfloat16", False, True, False),
+    ],
 )
-def test_activations_per_token_are_those_of_a_real_backward(dtype, checkpointing, qwen3):
+def test_activations_per_token_are_those_of_a_real_backward(dtype, checkpointing, qwen3, lora):
     # Measured: 0.97 to 1.02 of the formula.
     shape = ModelShape(3, 128, 4, 2, 32, 512, 256, tied=False, qkv_bias=not qwen3, qk_norm=qwen3)
-    policy = make_policy(shape, dtype, checkpointing, chunk_tokens=16)
+    policy = make_policy(shape, dtype, checkpointing, chunk_tokens=16, lora=lora)
     few, many = 64, 256
     measured = (peak_bytes(policy, shape.vocab, many) - peak_bytes(policy, shape.vocab, few)) / (many - few)
 
-    config = make_config(dtype, activation_checkpointing=checkpointing, logprob_chunk_tokens=16)
+    config = make_config(dtype, lora, activation_checkpointing=checkpointing, logprob_chunk_tokens=16)
     terms = training_memory(shape, config, num_ranks=1)
     longest = config.trainer.max_tokens_per_microbatch
     expected = (terms["activations kept"] + terms["working set"]) / longest
@@ -155,6 +164,16 @@ def test_zero_shards_what_it_says():
     assert stage[1]["optimiser"] == 12 * shape.num_adapter_parameters(RANK) / 8
     assert stage[2]["gradients"] < stage[1]["gradients"]
     assert stage[3]["gathered weights"] and not stage[2]["gathered weights"]
+
+
+def test_all_weights_take_twelve_bytes_each_on_all_ranks_together():
+    shape = KNOWN["Qwen/Qwen2.5-7B-Instruct"]
+    terms = training_memory(shape, make_config("bfloat16", lora=False), 8)
+    assert terms["optimiser"] == 12 * shape.num_parameters / 8 and "adapter" not in terms
+    assert terms["gradients"] == 4 * shape.num_parameters / 8 + 2 * shape.embedding * 2
+    offloaded = training_memory(shape, make_config("bfloat16", lora=False, offload_optimizer=True), 8)
+    assert offloaded["optimiser"] == 0 and sum(offloaded.values()) < sum(terms.values())
+    assert "adapters" not in server_memory(shape, make_config("bfloat16", lora=False), 80e9)
 
 
 def test_memory_grows_linearly_with_the_longest_rollout_and_shrinks_with_sequence_parallelism():

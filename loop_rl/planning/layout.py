@@ -15,7 +15,13 @@ from loop_rl.planning.memory import (
 )
 from loop_rl.planning.shapes import ModelShape
 from loop_rl.planning.simulation import Curve, System
-from loop_rl.planning.timing import Assumptions, environment_curve, generation_curve, training_time
+from loop_rl.planning.timing import (
+    Assumptions,
+    environment_curve,
+    generation_curve,
+    publishing_time,
+    training_time,
+)
 from loop_rl.planning.workload import Workload
 
 _TIME_SLICING = 2.0
@@ -138,7 +144,10 @@ def _remedy(shape: ModelShape, config: Config, layout: Layout, gpu: Gpu, inferen
             return "set " + " and ".join(f"{key}={value}" for key, value in change.items())
     if layout.shared:
         return "change --gpu-memory-utilization in server.args, or give the trainer a GPU of its own"
-    return "take GPUs with more memory" if inference else "give more GPUs to training (NODES, trainer.num_processes)"
+    if inference:
+        return "take GPUs with more memory"
+    adapter = "train an adapter (model.lora), or " if config.model.lora is None else ""
+    return f"{adapter}give more GPUs to training (NODES, trainer.num_processes)"
 
 
 def _inference_changes(config: Config) -> Iterator[dict[str, object]]:
@@ -158,6 +167,9 @@ def _training_changes(config: Config) -> Iterator[dict[str, object]]:
     if trainer.zero_stage < 3:
         yield {"trainer.zero_stage": 3}
         yield {"trainer.zero_stage": 3, "trainer.activation_checkpointing": "true"}
+    if config.model.lora is None and not trainer.offload_optimizer:
+        yield {"trainer.offload_optimizer": "true"}
+        yield {"trainer.zero_stage": 3, "trainer.offload_optimizer": "true"}
     for size in (2, 4, 8):
         if size > trainer.sequence_parallel_size:
             yield {"trainer.sequence_parallel_size": size}
@@ -183,7 +195,7 @@ def system(
         generation=replace(generation, beside_training=slower),
         environment=environment or environment_curve(guess, layout.inference_nodes),
         training_s=training_time(shape, config, gpu, guess, layout.num_ranks, layout.training_nodes),
-        publish_s=guess.publish_s,
+        publish_s=publishing_time(shape, config, guess),
         num_replicas=layout.num_replicas,
         max_requests=max(1, need.kv_tokens // workload.held_tokens),
         training_beside_sampling=slower,

@@ -1,6 +1,6 @@
 """Memory of one GPU, term by term, in bytes: what training needs and what vLLM needs.
 
-Symbols: P parameters of the model, A of the adapter, R trainer ranks, T tokens of the largest micro-batch on one rank,
+Symbols: P parameters of the model, A those that are trained (the adapter's, or all P where `model.lora` is null), R trainer ranks, T tokens of the largest micro-batch on one rank,
 L layers, H hidden size, Q width of the queries, I of the MLP, V vocabulary, s bytes of a number in `model.dtype`.
 The activation terms are checked against the peak of a real forward and backward in tests/test_plan_memory.py.
 """
@@ -16,6 +16,8 @@ DTYPE_BYTES = {"float32": 4, "bfloat16": 2}
 _LIVE_PARAMETERS = 1_000_000_000
 # loop_rl.trainer's reduce_bucket_size, and DeepSpeed's stage3_prefetch_bucket_size of the same size.
 _BUCKET_ELEMENTS = 50_000_000
+# DeepSpeed's sub_group_size: ZeRO-3's optimiser step takes so many of a rank's weights at a time.
+_SUB_GROUP_ELEMENTS = 1_000_000_000
 # Of one chunk, in its backward pass: the logits, their exponentials and their gradients. Measured, alike in both dtypes.
 _BYTES_PER_LOGIT = 20
 # CUDA context, NCCL's buffers and what PyTorch's allocator loses between blocks: an assumption, for want of a GPU.
@@ -32,18 +34,23 @@ def training_memory(shape: ModelShape, config: Config, num_ranks: int) -> dict[s
     - weights: P s, under ZeRO-3 P s / R (Rajbhandari et al. 2020, ZeRO, section 5).
     - gathered weights: under ZeRO-3 min(P, 1e9) s, and the output head.
     - adapter: A s; its matrices are below DeepSpeed's threshold for splitting, so ZeRO-3 leaves most whole.
-    - gradients: A s as backward makes them, 4 A / R accumulated in float32 (4 A under ZeRO-1).
+    - gradients: A s as backward makes them; where all weights are trained under ZeRO-2 and 3 only the output head's,
+      twice (what its chunks have given so far, and what the next one gives), for DeepSpeed takes the others over into its
+      buckets. 4 A / R accumulated in float32 (4 A under ZeRO-1), in the CPU's memory where the optimiser is.
     - optimiser: 12 A / R, float32 master weights and AdamW's two moments; nothing where it is offloaded.
     - buckets: DeepSpeed's buffers for reducing gradients and gathering weights, 2 x 50M elements.
     - activations kept: with checkpointing T L H s, the input of each layer; without, what every layer keeps.
     - working set: the larger of one layer's backward and one chunk of the logits (20 bytes each), which never exist
       together.
+    - optimiser step: what its copies, two of AdamW's and under ZeRO-3 the gradients of at most 1e9 weights, need beyond
+      activations, working set and (ZeRO-1 and 2) buckets, which are gone by then. Left out of adapters, which are small.
     """
     trainer, s = config.trainer, DTYPE_BYTES[config.model.dtype]
-    adapter = shape.num_adapter_parameters(config.model.lora.rank)
+    lora = config.model.lora
+    trained = shape.num_adapter_parameters(lora.rank) if lora else shape.num_parameters
     zero3 = trainer.zero_stage == 3 and num_ranks > 1
     tokens = longest_microbatch(config) / trainer.sequence_parallel_size
-    kept, transient = layer_bytes_per_token(shape, config.model.lora.rank, s)
+    kept, transient = layer_bytes_per_token(shape, lora.rank if lora else None, s)
     layer_input = shape.hidden * s
     head = trainer.logprob_chunk_tokens * shape.vocab * _BYTES_PER_LOGIT + tokens * head_bytes_per_token(shape, s)
     if trainer.activation_checkpointing:
@@ -52,17 +59,28 @@ def training_memory(shape: ModelShape, config: Config, num_ranks: int) -> dict[s
     else:
         activations = tokens * shape.num_layers * kept
         working_set = max(tokens * transient, head)
-    return {
+    offloaded = 0 if trainer.offload_optimizer else 1
+    accumulated = 4 * trained / (1 if trainer.zero_stage == 1 else num_ranks)
+    head_gradients = 2 * shape.embedding * s
+    buckets = (2.0 if num_ranks > 1 else 1.0) * _BUCKET_ELEMENTS * s
+    if trainer.zero_stage == 3:
+        step = 12 * min(trained / num_ranks, _SUB_GROUP_ELEMENTS) - activations - working_set
+    else:
+        step = 8 * trained / num_ranks - activations - working_set - buckets
+    terms = {
         "weights": shape.num_parameters * s / (num_ranks if zero3 else 1),
         "gathered weights": (min(shape.num_parameters, _LIVE_PARAMETERS) + shape.embedding) * s if zero3 else 0.0,
-        "adapter": adapter * s,
-        "gradients": adapter * s + 4 * adapter / (1 if trainer.zero_stage == 1 else num_ranks),
-        "optimiser": 0.0 if trainer.offload_optimizer else 12 * adapter / num_ranks,
-        "buckets": 2.0 * _BUCKET_ELEMENTS * s if num_ranks > 1 else _BUCKET_ELEMENTS * s,
+        "adapter": trained * s if lora else 0.0,
+        "gradients": (trained * s if lora or trainer.zero_stage == 1 else head_gradients) + accumulated * offloaded,
+        "optimiser": 12 * trained / num_ranks * offloaded,
+        "buckets": buckets,
         "activations kept": activations,
         "working set": working_set,
+        "optimiser step": max(0.0, step) * offloaded,
         "reserve": TRAINING_RESERVE,
     }
+    unused = ("optimiser step",) if lora else ("adapter",)
+    return {name: size for name, size in terms.items() if name not in unused}
 
 
 def longest_microbatch(config: Config) -> int:
@@ -70,15 +88,20 @@ def longest_microbatch(config: Config) -> int:
     return max(config.trainer.max_tokens_per_microbatch, config.agent.max_context_tokens)
 
 
-def layer_bytes_per_token(shape: ModelShape, rank: int, s: int) -> tuple[float, float]:
-    """(kept, transient) bytes per token of one decoder layer with adapters of this rank.
+def layer_bytes_per_token(shape: ModelShape, rank: int | None, s: int) -> tuple[float, float]:
+    """(kept, transient) bytes per token of one decoder layer with adapters of this rank; None: its weights are trained.
 
     Kept until its backward, with sdpa's flash kernels, so that nothing grows with T^2: in dtype the normed inputs of
     q, k, v and of gate, up (the adapters need them), q, k, v, the attention's output, four of the MLP's width (gate,
-    silu(gate), up, their product) and what is between the two halves of seven adapters; in float32 the inputs of the
-    norms with their scales, and one number a head. Transient: two gradients of the MLP's width.
+    silu(gate), up, their product) and what is between the two halves of seven adapters, or what the norms multiply their
+    trained weights with; in float32 the inputs of the norms with their scales, and one number a head. Transient: two
+    gradients of the MLP's width.
     """
-    widths = 2 * shape.hidden + 2 * shape.query + 2 * shape.key_value + 4 * shape.intermediate + 7 * rank
+    widths = 2 * shape.hidden + 2 * shape.query + 2 * shape.key_value + 4 * shape.intermediate
+    if rank is None:
+        widths += 2 * shape.hidden + (shape.query + shape.key_value) * shape.qk_norm
+    else:
+        widths += 7 * rank
     in_float32 = 2 * (shape.hidden + 1) + shape.num_heads
     if shape.qk_norm:
         in_float32 += shape.query + shape.key_value + shape.num_heads + shape.num_kv_heads
@@ -93,15 +116,14 @@ def head_bytes_per_token(shape: ModelShape, s: int) -> float:
 def server_memory(shape: ModelShape, config: Config, gpu_memory: float) -> dict[str, float]:
     """Bytes on each GPU of a vLLM replica, by term; they add up to what vLLM takes.
 
-    - weights: P s / TP. - adapters: 2 A s / TP, see `--max-loras`. - KV cache: what is left of
+    - weights: P s / TP. - adapters: 2 A s / TP, see `--max-loras`; none where all weights are trained. - KV cache: what is left of
     `--gpu-memory-utilization` times the GPU's memory. It may come out negative: then nothing fits.
     """
     tp, s = config.server.tensor_parallel_size, DTYPE_BYTES[config.model.dtype]
-    terms = {
-        "weights": shape.num_parameters * s / tp,
-        "adapters": _LORAS_HELD * shape.num_adapter_parameters(config.model.lora.rank) * s / tp,
-        "reserve": SERVER_RESERVE,
-    }
+    terms = {"weights": shape.num_parameters * s / tp}
+    if config.model.lora:
+        terms["adapters"] = _LORAS_HELD * shape.num_adapter_parameters(config.model.lora.rank) * s / tp
+    terms["reserve"] = SERVER_RESERVE
     return terms | {"KV cache": gpu_memory_utilization(config) * gpu_memory - sum(terms.values())}
 
 

@@ -41,6 +41,8 @@ class Assumptions:
     """CPU cores of a node, all nodes of inference running AppWorld."""
     publish_s: float = 5.0
     """Seconds to write a checkpoint and an adapter, and to load it into every server."""
+    disk: float = 2e9
+    """Bytes per second to and from the disk that all nodes share; only where all weights are trained."""
 
 
 def generation_curve(shape: ModelShape, config: Config, gpu: Gpu, guess: Assumptions, workload: Workload) -> Curve:
@@ -69,14 +71,28 @@ def environment_curve(guess: Assumptions, num_nodes: int) -> Curve:
 def rollout_flops(shape: ModelShape, config: Config, tokens: int) -> float:
     """Operations to train once on a rollout.
 
-    Of the linear layers, forward 2 a parameter and token, backward 2 (the weights are frozen, so only gradients of
-    activations), and 2 for the forward done again under activation checkpointing. Causal attention takes 2 T^2 Q a
+    Of the linear layers, forward 2 a parameter and token, backward 2 for the gradients of activations and, where the
+    weights are trained, 2 for theirs, and 2 for the forward done again under activation checkpointing. Causal attention takes 2 T^2 Q a
     layer forward, twice that backward, since neither of its factors is frozen.
     """
     again = 1 if config.trainer.activation_checkpointing else 0
-    linear = (2 + again) * 2 * shape.num_matmul_parameters * tokens
+    trained = 0 if config.model.lora else 1
+    linear = (2 + trained + again) * 2 * shape.num_matmul_parameters * tokens
     attention = (3 + again) * 2 * tokens**2 * shape.query * shape.num_layers
     return linear + attention
+
+
+def publishing_time(shape: ModelShape, config: Config, guess: Assumptions) -> float:
+    """Seconds from the last optimiser step until the servers answer with the new version.
+
+    A whole model is written once and read once (what several servers read comes out of the system's cache); a
+    checkpoint has 12 bytes a parameter beside it, divided by `checkpoint_every`.
+    """
+    if config.model.lora:
+        return guess.publish_s
+    s = DTYPE_BYTES[config.model.dtype]
+    checkpoint = (s + 12) / config.trainer.checkpoint_every
+    return guess.publish_s + shape.num_parameters * (2 * s + checkpoint) / guess.disk
 
 
 def training_time(
@@ -85,15 +101,16 @@ def training_time(
     """Seconds of one iteration's update as a function of the rollouts' lengths.
 
     A step takes as long as its busiest rank: rollouts are shared out longest first, as loop_rl.batching does, so more
-    ranks than rollouts in a minibatch are of no use. Under ZeRO-3 each micro-batch gathers the weights twice, beside
-    the computation; the slower of both counts.
+    ranks than rollouts in a minibatch are of no use. Under ZeRO-3 each micro-batch gathers the weights twice, and where
+    all are trained each reduces as many gradients, beside the computation; the slower of both counts.
     """
     trainer = config.trainer
     data_ranks = num_ranks // trainer.sequence_parallel_size
     per_second = gpu.flops * guess.mfu * trainer.sequence_parallel_size
     link = guess.network if num_nodes > 1 else gpu.link
     weights = shape.num_parameters * DTYPE_BYTES[config.model.dtype] * (1 - 1 / num_ranks)
-    gather_s = 2 * weights / link if trainer.zero_stage == 3 else 0.0
+    moved = (2 if trainer.zero_stage == 3 else 0) + (0 if config.model.lora else 1)
+    gather_s = moved * weights / link
 
     def seconds(lengths: Sequence[int]) -> float:
         rng, total = random.Random(0), 0.0
