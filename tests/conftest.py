@@ -98,10 +98,25 @@ SLOW_FILES = [
 ]
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
+# One process tests all of these: they share the server of `vllm_url`.
+SERVED_FILES = ["policy", "endpoint", "sampler"]
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Fast tests first: a mistake in a formula shows in seconds. One process takes a whole file, one all of the server's tests."""
+    """Fast tests first: a mistake in a formula shows in seconds."""
     rank = {f"test_{name}": index + 1 for index, name in enumerate(SLOW_FILES)}
     items.sort(key=lambda item: rank.get(item.path.stem, 0))
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group("vllm" if "vllm_url" in item.fixturenames else item.path.stem))
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
+    """What `pytest -n` gives to a process: whole files, in the order of above, because of their fixtures."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    served = {f"tests/test_{name}.py" for name in SERVED_FILES}
+
+    class Files(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            return "served" if file in served else file
+
+    return Files(config, log)
