@@ -24,6 +24,7 @@ from loop_rl.run_dir import RunDir
 _REPORT_S = 120.0
 _STOP_S = 12.0
 _POLL_S = 0.3
+_LOG_LINES = 40  # a node tells how a process of its own ended, with 15 lines of that one's log
 # What a process of ours may need of its environment, and a remote shell does not bring along.
 _PASSED_ON = ("HF_", "HUGGING", "TRANSFORMERS_", "VLLM_", "NCCL_", "GLOO_", "TORCH_", "DS_", "WANDB_", "TRACKIO_")
 
@@ -62,12 +63,12 @@ class _Node:
         """Raises NodeLost."""
         status = self.process.poll()
         if status is not None and not (status == 0 and self.role == Role.TRAINING):
-            raise NodeLost(self.process.epitaph())
+            raise NodeLost(self.process.epitaph(_LOG_LINES))
         limit_s = SILENCE_S if self.status else _REPORT_S
         if status is None and time.monotonic() > self.heard + limit_s:
             raise NodeLost(
                 f"{self.name}: no sign of life for {limit_s:.0f} s; last lines of {self.process.log}:\n"
-                f"{self.process.log_tail()}"
+                f"{self.process.log_tail(_LOG_LINES)}"
             )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import re
 import signal
 import subprocess
 import time
@@ -13,6 +14,8 @@ from pathlib import Path
 from typing import IO
 
 _PR_SET_PDEATHSIG = 1
+# torch's launcher writes this line when a rank has failed, and then 40 lines about itself.
+_RANK_FAILED = re.compile(r"failed \(exitcode: -?\d+\) local_rank: \d+")
 
 
 def die_with_parent(sig: int = signal.SIGTERM) -> None:
@@ -63,17 +66,20 @@ class ManagedProcess:
         """Exit status, None while it runs."""
         return self._process.poll()
 
-    def epitaph(self) -> str:
+    def epitaph(self, num_lines: int = 15) -> str:
         """How the process ended, and the last lines that it wrote."""
         status = self.poll()
         how = f"killed by {signal.Signals(-status).name}" if status < 0 else f"ended with exit status {status}"
-        return f"{self.name} {how}; last lines of {self.log}:\n{self.log_tail()}"
+        return f"{self.name} {how}; last lines of {self.log}:\n{self.log_tail(num_lines)}"
 
     def log_tail(self, num_lines: int = 15) -> str:
-        """The last lines that this start of the process wrote."""
+        """The last lines that this start of the process wrote, without what a launcher of ranks adds to their errors."""
         with self.log.open("rb") as file:
             file.seek(self.log_offset)
             lines = file.read().decode("utf-8", "replace").splitlines()
+        reports = [index for index, line in enumerate(lines) if _RANK_FAILED.search(line)]
+        if reports:
+            lines = lines[: reports[0] + 1]
         return "\n".join(lines[-num_lines:])
 
     def request_stop(self, sig: int = signal.SIGINT) -> None:

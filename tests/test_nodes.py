@@ -1,7 +1,10 @@
 """Node processes for real, on this machine, with the test as their head: they meet and train, and no failure hangs."""
 
 import os
+import re
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -17,7 +20,8 @@ from loop_rl.metrics import read_metrics
 from loop_rl.rollout_store import RolloutStore
 from loop_rl.run_dir import RunDir
 
-PATIENCE_S = 240
+REPO = Path(__file__).resolve().parent.parent
+PATIENCE_S = 600
 
 
 @pytest.fixture
@@ -113,6 +117,7 @@ def test_a_killed_rank_ends_every_node_and_is_named(run, cluster):
     message = failure(cluster)
     assert "node 2 (local-2) ended with exit status 1" in message
     assert "trainer ended with exit status" in message and "node-2/trainer.log" in message
+    assert "failed (exitcode: -9) local_rank: 0" in message and "ChildFailedError" not in message
 
 
 def test_a_killed_node_process_leaves_nothing_behind(run, cluster):
@@ -152,6 +157,37 @@ def test_a_host_that_cannot_be_reached_is_named_with_what_the_remote_shell_said(
             cluster.wait_until_reported()
     finally:
         cluster.stop()
+
+
+def test_a_run_of_two_nodes_goes_on_after_a_killed_rank_and_stops_on_ctrl_c(tmp_path, appworld_root):
+    settings = ["name=two", f"runs_dir={tmp_path}", f"tasks.root={appworld_root}", "tasks.num_workers=4"]
+    settings += ["sampler.tasks_per_iteration=2", "sampler.rollouts_per_task=2", "trainer.num_iterations=50"]
+    settings += ["agent.max_turns=2", "agent.max_eval_turns=1", "evaluation.split=dev"]
+    command = [sys.executable, "-m", "loop_rl.launch", "--config", "configs/tiny.yaml", "--local-nodes", "2"]
+    head = subprocess.Popen(
+        [*command, "--restarts", "1", *settings],
+        cwd=REPO,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    run = RunDir(tmp_path / "two")
+    try:
+        wait_until(lambda: run.latest_version() >= 1)
+        version = run.latest_version()
+        os.kill(ranks(run, 1)[0], signal.SIGKILL)
+        wait_until(lambda: run.latest_version() > version + 1)
+        head.send_signal(signal.SIGINT)
+        started = time.monotonic()
+        output, _ = head.communicate(timeout=60)
+    finally:
+        head.kill()
+    assert head.returncode == 130 and "stopped; the same command goes on from here" in output
+    assert time.monotonic() - started < 15
+    assert not processes_of(run)
+    assert "node 1 (local-1) ended with exit status 1" in output and "Everything was stopped." in output
+    assert re.search(r"goes on after iteration \d+ of 50 \(restart 1 of 1\)", output)
 
 
 def test_a_node_that_sees_another_disk_says_so(run, monkeypatch):
