@@ -69,34 +69,45 @@ def vllm_url(served_model: Path, tmp_path_factory: pytest.TempPathFactory) -> It
         server.stop()
 
 
-# Files that start real servers or ranks, the longest last; everything else comes before them.
+# Files that start real servers or ranks, the longest first, so that several processes end together; everything else
+# comes before them.
 SLOW_FILES = [
-    "view",
-    "report_browser",
-    "view_browser",
+    "end_to_end",
+    "slurm",
+    "escapes",
+    "builtin_pack",
+    "trainer",
+    "checkpoint",
+    "stress",
+    "full_weights",
+    "policy",
+    "endpoint",
+    "sampler",
+    "several_hosts",
+    "replicas",
+    "lost_servers",
+    "nodes",
+    "honest_idioms",
+    "replay_scoring",
+    "evaluate",
+    "isolation",
+    "pool",
+    "scoring",
+    "train_process",
+    "agent",
+    "trainer_memory",
+    "plan_memory",
     "replay",
     "play",
-    "policy",
-    "replicas",
-    "full_weights",
-    "endpoint",
+    "plan",
+    "debug_loss",
+    "export",
+    "view_browser",
+    "view",
+    "report_browser",
     "official",
-    "splits",
-    "scoring",
-    "replay_scoring",
-    "pool",
-    "lost_servers",
-    "isolation",
-    "honest_idioms",
-    "escapes",
-    "sampler",
-    "evaluate",
-    "builtin_pack",
-    "checkpoint",
-    "trainer",
-    "end_to_end",
+    "launch",
 ]
-
 
 # One process tests all of these: they share the server of `vllm_url`.
 SERVED_FILES = ["policy", "endpoint", "sampler"]
