@@ -7,7 +7,7 @@
 A policy of 20 million parameters in float32, with and without activation checkpointing, each in a process of its own,
 on the CPU. The growth is taken between the last two lengths: what the first ones reach for the first time stays.
 
-With --full: what the trainer itself needs to train all weights of 57 million parameters, on one and two ranks and at each
+With --full: what the trainer itself needs to train all weights of 56 million parameters, on one and two ranks and at each
 ZeRO stage, the stress step's peak over what the process had before; the formula is all of its terms but the reserve.
 """
 
@@ -56,7 +56,7 @@ def peaks(lengths: list[int], checkpointing: bool) -> tuple[list[int], float]:
     return found, (terms["activations kept"] + terms["working set"]) / config.trainer.max_tokens_per_microbatch
 
 
-def full(dtype: str, offload: bool) -> None:
+def full(dtype: str) -> None:
     """Print the trainer's own peak beside the formula's, of one data type."""
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
@@ -69,13 +69,13 @@ def full(dtype: str, offload: bool) -> None:
         for num_ranks in (1, 2):
             for stage in (1, 2, 3):
                 command = [*accelerate_command(num_ranks), __file__, "--rank-of", folder, "--zero-stage", str(stage)]
-                command += ["--dtype", dtype] + ["--offload"] * offload
+                command += ["--dtype", dtype]
                 env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent.parent)}
                 done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=env)
                 print("\n".join(line for line in done.stdout.splitlines() if "ratio" in line), flush=True)
 
 
-def full_rank(folder: str, dtype: str, zero_stage: int, offload: bool) -> None:
+def full_rank(folder: str, dtype: str, zero_stage: int) -> None:
     """One rank of a trainer, the stress step and what it needed; rank 0 prints."""
     import torch
 
@@ -86,8 +86,7 @@ def full_rank(folder: str, dtype: str, zero_stage: int, offload: bool) -> None:
     from loop_rl.trainer import Trainer, end_process
 
     torch.set_num_threads(1)
-    trainer = {"zero_stage": zero_stage, "offload_optimizer": offload, "logprob_chunk_tokens": 64}
-    trainer |= {"max_tokens_per_microbatch": 256}
+    trainer = {"zero_stage": zero_stage, "logprob_chunk_tokens": 64, "max_tokens_per_microbatch": 256}
     agent = {"max_context_tokens": 256, "max_new_tokens": 64, "max_observation_tokens": 64}
     model = {"path": folder, "dtype": dtype, "lora": None}
     config = parse_config({"name": "b", "model": model, "agent": agent, "trainer": trainer}, "benchmark")
@@ -99,7 +98,7 @@ def full_rank(folder: str, dtype: str, zero_stage: int, offload: bool) -> None:
     formula, measured = sum(terms.values()) - terms["reserve"], _status_bytes("VmHWM") - before
     if made.is_main:
         print(
-            f"{dtype}, ZeRO {zero_stage}{', offloaded' * offload}, {made.num_ranks} ranks: {measured / 1e6:.0f} MB, the "
+            f"{dtype}, ZeRO {zero_stage}, {made.num_ranks} ranks: {measured / 1e6:.0f} MB, the "
             f"formula says {formula / 1e6:.0f}: ratio {measured / formula:.2f}",
             flush=True,
         )
@@ -117,7 +116,6 @@ def main() -> int:
     parser.add_argument("lengths", nargs="*", type=int, default=[512, 1024, 3072], help="tokens, at least two, growing")
     parser.add_argument("--full", action="store_true", help="all weights, in the trainer itself")
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="bfloat16", help="of --full")
-    parser.add_argument("--offload", action="store_true", help="with --full: trainer.offload_optimizer")
     parser.add_argument("--rank-of", help=argparse.SUPPRESS)
     parser.add_argument("--zero-stage", type=int, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -125,9 +123,9 @@ def main() -> int:
     # Blocks of 64 KiB and more go back to the system when freed; by default glibc keeps most, and RSS says twice as much.
     os.environ["MALLOC_MMAP_THRESHOLD_"] = "65536"
     if args.rank_of:
-        full_rank(args.rank_of, args.dtype, args.zero_stage, args.offload)
+        full_rank(args.rank_of, args.dtype, args.zero_stage)
     if args.full:
-        full(args.dtype, args.offload)
+        full(args.dtype)
         return 0
     for checkpointing in (True, False):
         with multiprocessing.get_context("spawn").Pool(1) as pool:

@@ -34,16 +34,17 @@ def training_memory(shape: ModelShape, config: Config, num_ranks: int) -> dict[s
     - weights: P s, under ZeRO-3 P s / R (Rajbhandari et al. 2020, ZeRO, section 5).
     - gathered weights: under ZeRO-3 min(P, 1e9) s, and the output head.
     - adapter: A s; its matrices are below DeepSpeed's threshold for splitting, so ZeRO-3 leaves most whole.
-    - gradients: A s as backward makes them; where all weights are trained under ZeRO-2 and 3 only the output head's,
-      twice (what its chunks have given so far, and what the next one gives), for DeepSpeed takes the others over into its
-      buckets. 4 A / R accumulated in float32 (4 A under ZeRO-1), in the CPU's memory where the optimiser is.
+    - gradients: A s as backward makes them; where all weights are trained only the output head's, twice (what its chunks
+      have given so far, and what the next one gives), for DeepSpeed takes the others over into its buckets. 4 A / R
+      accumulated in float32, in the CPU's memory where the optimiser is. ZeRO-1 in bfloat16: A s + 4 A in any case.
     - optimiser: 12 A / R, float32 master weights and AdamW's two moments; nothing where it is offloaded.
-    - buckets: DeepSpeed's buffers for reducing gradients and gathering weights, 2 x 50M elements.
+    - buckets: DeepSpeed's buffers for reducing gradients and, under ZeRO-3, gathering weights, 50M elements each.
     - activations kept: with checkpointing T L H s, the input of each layer; without, what every layer keeps.
     - working set: the larger of one layer's backward and one chunk of the logits (20 bytes each), which never exist
       together.
     - optimiser step: what its copies, two of AdamW's and under ZeRO-3 the gradients of at most 1e9 weights, need beyond
-      activations, working set and (ZeRO-1 and 2) buckets, which are gone by then. Left out of adapters, which are small.
+      what is gone by then: activations, working set, and gathered weights with their bucket, or under ZeRO-1 and 2 the
+      gradients' bucket. Left out of adapters, which are small.
     """
     trainer, s = config.trainer, DTYPE_BYTES[config.model.dtype]
     lora = config.model.lora
@@ -60,23 +61,25 @@ def training_memory(shape: ModelShape, config: Config, num_ranks: int) -> dict[s
         activations = tokens * shape.num_layers * kept
         working_set = max(tokens * transient, head)
     offloaded = 0 if trainer.offload_optimizer else 1
-    accumulated = 4 * trained / (1 if trainer.zero_stage == 1 else num_ranks)
+    whole_gradients = trainer.zero_stage == 1 and s == 2  # DeepSpeed takes another optimiser for these
+    accumulated = 4 * trained / (1 if whole_gradients else num_ranks)
     head_gradients = 2 * shape.embedding * s
-    buckets = (2.0 if num_ranks > 1 else 1.0) * _BUCKET_ELEMENTS * s
+    gathered = (min(shape.num_parameters, _LIVE_PARAMETERS) + shape.embedding) * s if zero3 else 0.0
+    reduced, prefetched = _BUCKET_ELEMENTS * s, _BUCKET_ELEMENTS * s if zero3 else 0.0
     if trainer.zero_stage == 3:
-        step = 12 * min(trained / num_ranks, _SUB_GROUP_ELEMENTS) - activations - working_set
+        step, gone = 12 * min(trained / num_ranks, _SUB_GROUP_ELEMENTS), gathered + prefetched
     else:
-        step = 8 * trained / num_ranks - activations - working_set - buckets
+        step, gone = 8 * trained / num_ranks, reduced
     terms = {
         "weights": shape.num_parameters * s / (num_ranks if zero3 else 1),
-        "gathered weights": (min(shape.num_parameters, _LIVE_PARAMETERS) + shape.embedding) * s if zero3 else 0.0,
+        "gathered weights": gathered,
         "adapter": trained * s if lora else 0.0,
-        "gradients": (trained * s if lora or trainer.zero_stage == 1 else head_gradients) + accumulated * offloaded,
+        "gradients": (trained * s if lora or whole_gradients else head_gradients) + accumulated * offloaded,
         "optimiser": 12 * trained / num_ranks * offloaded,
-        "buckets": buckets,
+        "buckets": reduced + prefetched,
         "activations kept": activations,
         "working set": working_set,
-        "optimiser step": max(0.0, step) * offloaded,
+        "optimiser step": max(0.0, step - activations - working_set - gone) * offloaded,
         "reserve": TRAINING_RESERVE,
     }
     unused = ("optimiser step",) if lora else ("adapter",)
