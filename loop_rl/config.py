@@ -134,7 +134,7 @@ class TrainerConfig(Section):
     learning_rate: float = Field(5e-5, gt=0)
     """AdamW, constant. Paper: 5e-5."""
     weight_decay: float = Field(0.0, ge=0)
-    """AdamW's decoupled decay on the adapter weights."""
+    """AdamW's decoupled decay on the trained weights."""
     max_grad_norm: float = Field(1.0, gt=0)
     """Global gradient norm is clipped to this. Paper: 1."""
     minibatch_rollouts: int = Field(32, ge=1)
@@ -149,7 +149,7 @@ class TrainerConfig(Section):
     zero_stage: Literal[1, 2, 3] = 3
     """DeepSpeed ZeRO stage."""
     offload_optimizer: bool = False
-    """Keep the adapter's float32 weights and AdamW's state in the CPU's memory and do the optimiser step there."""
+    """Keep the trained weights in float32 and AdamW's state in the CPU's memory and do the optimiser step there."""
     share_gpus: bool = False
     """The ranks run on the GPUs that vLLM uses, instead of on those behind them; leave them room with vLLM's
     `--gpu-memory-utilization` in `server.args`. Refused with several nodes."""
@@ -163,7 +163,8 @@ class TrainerConfig(Section):
     checkpoint_every: int = Field(1, ge=1)
     """Iterations between resumable checkpoints; the last iteration always gets one."""
     keep_checkpoints: int = Field(2, ge=1)
-    """Newest checkpoints kept; adapters under policy/ are all kept."""
+    """Newest checkpoints kept. Adapters under policy/ are all kept; whole models as many as checkpoints, two at least, and
+    those that have been evaluated."""
 
 
 class NodesConfig(Section):

@@ -1,0 +1,151 @@
+"""A run on three hosts, of which every kind of process is killed and one has its cable pulled, learns all the same.
+
+The hosts are network namespaces: one serves and samples, two train together over gloo. What is killed comes back by itself
+(a vLLM server, AppWorld's), or ends the run within a minute, which `--restarts` then takes up at its newest checkpoint.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import fmean
+
+import pytest
+from hosts import MISSING, Network, network
+from test_end_to_end import PATIENCE_S, REPO, processes_of
+
+from loop_rl.metrics import read_metrics
+from loop_rl.run_dir import RunDir
+
+pytestmark = pytest.mark.skipif(bool(MISSING), reason=MISSING)
+NUM_ITERATIONS = 8
+STOP_S = 60
+CUT_S = 20
+
+
+class Head:
+    """`make train NODES=3 HOSTFILE=...` on the first host."""
+
+    def __init__(self, net: Network, folder: Path, root: Path) -> None:
+        self.run = RunDir(folder / "runs" / "three")
+        self.output_file = folder / "output"
+        settings = [
+            f"runs_dir={folder / 'runs'}", "name=three", f"tasks.root={root}", "evaluation.split=dev",
+            "nodes.inference=1", "nodes.training=2", f"trainer.num_iterations={NUM_ITERATIONS}",
+            "sampler.tasks_per_iteration=8", "trainer.learning_rate=2e-3", "trainer.minibatch_rollouts=16",
+        ]  # fmt: skip
+        launch = [sys.executable, "-m", "loop_rl.launch", "--config", "configs/tiny.yaml", "--nodes", "3"]
+        launch += ["--hostfile", str(net.hostfile), "--restarts", "9", *settings]
+        self.command = [*net.enter(net.names[0]), *launch]
+        self.environment = os.environ | {"REMOTE_SHELL": str(net.remote_shell)}
+
+    def start(self) -> None:
+        self.process = subprocess.Popen(
+            self.command, cwd=REPO, env=self.environment, stdout=self.output_file.open("ab"), stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )  # fmt: skip
+
+    @property
+    def output(self) -> str:
+        return self.output_file.read_text()
+
+    @property
+    def num_restarts(self) -> int:
+        return len(re.findall(r"\(restart \d+ of", self.output))
+
+    def wait_until(self, condition: Callable[[], object], limit_s: float = PATIENCE_S) -> None:
+        deadline = time.monotonic() + limit_s
+        while not condition():
+            assert self.process.poll() is None, self.output
+            assert time.monotonic() < deadline, f"nothing happened in {limit_s} s\n{self.output}"
+            time.sleep(0.1)
+
+    def wait_for_training(self, version: int) -> None:
+        """Until this version is published and the trainer is at work on the next."""
+        self.wait_until(lambda: self.run.latest_version() >= version)
+        self.wait_until(lambda: self.run.read_status("trainer").get("phase") == "training")
+
+    def pids(self, *words: str, without: str = " launch ") -> list[int]:
+        return [
+            pid
+            for pid, command in processes_of(self.run).items()
+            if all(word in command for word in words) and without not in command
+        ]
+
+    def kill(self, *words: str, without: str = " launch ") -> None:
+        for pid in (pids := self.pids(*words, without=without))[-1:]:
+            os.kill(pid, signal.SIGKILL)
+        assert pids, f"no process {words}"
+
+
+@pytest.fixture(scope="module")
+def net(tmp_path_factory):
+    with network(tmp_path_factory.mktemp("network"), num_hosts=3) as net:
+        yield net
+
+
+@pytest.fixture(scope="module")
+def head(net, tmp_path_factory, appworld_root):
+    head = Head(net, tmp_path_factory.mktemp("three"), appworld_root)
+    head.start()
+    yield head
+    head.process.kill()  # what it has started ends with it
+    head.process.wait()
+    assert gone_within(STOP_S, head.run)
+
+
+def gone_within(limit_s: float, run: RunDir) -> bool:
+    deadline = time.monotonic() + limit_s
+    while left := processes_of(run):
+        if time.monotonic() > deadline:
+            pytest.fail(f"left behind: {left}")
+        time.sleep(0.2)
+    return True
+
+
+def test_servers_that_are_killed_come_back_and_a_cable_that_is_pulled_for_a_while_does_no_harm(head, net):
+    head.wait_for_training(1)
+    head.kill("vllm.entrypoints")
+    log = head.run.logs / "vllm-0.log"
+    head.wait_until(lambda: log.read_text().count("Application startup complete") == 2)
+    head.wait_for_training(2)
+    head.kill("fork_server.py", '"role": "worker"')
+    net.cut(1)
+    time.sleep(CUT_S)
+    net.heal(1)
+    head.wait_for_training(head.run.latest_version() + 1)
+    assert head.num_restarts == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "without"),
+    [
+        ("a training rank", ["loop_rl.train "], " launch "),
+        ("the sampler", ["loop_rl.sampler "], " launch "),
+        ("a node", ["loop_rl.node ", "--index 2"], "netns"),
+        ("accelerate", ["accelerate_cli launch", "loop_rl.train"], "netns"),
+    ],
+)
+def test_what_cannot_go_on_ends_the_run_within_a_minute_and_is_taken_up_again(head, name, words, without):
+    head.wait_for_training(head.run.latest_version())
+    restarts, said = head.num_restarts, len(head.output)
+    head.kill(*words, without=without)
+    head.wait_until(lambda: head.num_restarts == restarts + 1, STOP_S)
+    assert re.search(r"(sampler|node \d \(h\d+[bc]\)).*(ended with|killed by|no sign)", head.output[said:]), head.output
+
+
+def test_a_killed_head_leaves_nothing_behind_and_the_run_goes_on_and_has_learned(head):
+    head.wait_for_training(head.run.latest_version())
+    head.process.kill()
+    assert gone_within(STOP_S, head.run)
+    head.start()
+    assert head.process.wait(PATIENCE_S) == 0, head.output
+    returns = [line["rollout/return"] for line in read_metrics(head.run)]
+    assert len(returns) == NUM_ITERATIONS
+    assert fmean(returns[-2:]) > fmean(returns[:2]) + 0.05, returns
