@@ -244,19 +244,32 @@ def _train(run: RunDir) -> subprocess.Popen:
     )
 
 
-def _replay(supervisor: Supervisor, folder: Path, num_iterations: int) -> RunDir:
-    """A run whose sampling is done already: the rollouts of another run."""
+def _replay(supervisor: Supervisor, folder: Path, num_iterations: int, flat: int) -> RunDir:
+    """A run whose sampling is done already: the rollouts of another run; in iteration `flat` all have one reward."""
     run = RunDir(folder)
     shutil.copytree(supervisor.run.train_rollouts, run.train_rollouts)
     shutil.copytree(supervisor.run.iteration_file(0).parent, run.iteration_file(0).parent)
     config = supervisor.run.config_file.read_text()
     run.config_file.write_text(config.replace(f"num_iterations: {NUM_ITERATIONS}", f"num_iterations: {num_iterations}"))
+    for group_id in assigned_groups(run, flat):
+        rollouts = [replace(rollout, reward=0.5) for rollout in read_rollouts(run.group_file(group_id))]
+        write_rollouts(run.group_file(group_id), rollouts)
     return run
 
 
+def _weights(run: RunDir, version: int) -> dict:
+    return load_file(run.adapter(version) / "adapter_model.safetensors")
+
+
+def _are_equal(one: dict, other: dict) -> bool:
+    assert one.keys() == other.keys()
+    return all((one[name] == other[name]).all() for name in one)
+
+
 def test_killed_again_and_again_training_ends_with_the_same_weights(supervisor, tmp_path):
+    """And an iteration in which no rollout has an advantage is skipped and counted, and changes nothing."""
     num_iterations = 3
-    straight, broken = (_replay(supervisor, tmp_path / name, num_iterations) for name in ("straight", "broken"))
+    straight, broken = (_replay(supervisor, tmp_path / name, num_iterations, flat=1) for name in ("straight", "broken"))
     assert _train(straight).wait(PATIENCE_S) == 0
     # Killed while training the first iteration, after the first checkpoint, and just when the second policy appears.
     moments = [
@@ -274,20 +287,11 @@ def test_killed_again_and_again_training_ends_with_the_same_weights(supervisor, 
         process.wait()
     assert _train(broken).wait(PATIENCE_S) == 0
     for version in range(1, num_iterations + 1):
-        one, other = (load_file(run.adapter(version) / "adapter_model.safetensors") for run in (straight, broken))
-        assert one.keys() == other.keys()
-        assert all((one[name] == other[name]).all() for name in one)
-    assert [line["iteration"] for line in read_metrics(broken)] == list(range(num_iterations))
-
-
-def test_an_iteration_without_any_advantage_is_skipped_and_counted(supervisor, tmp_path):
-    run = _replay(supervisor, tmp_path / "flat", num_iterations=2)
-    for group_id in assigned_groups(run, 0):
-        rollouts = [replace(rollout, reward=0.5) for rollout in read_rollouts(run.group_file(group_id))]
-        write_rollouts(run.group_file(group_id), rollouts)
-    assert _train(run).wait(PATIENCE_S) == 0
-    first, second = read_metrics(run)
-    assert (first["rollout/share_filtered"], first["policy/num_steps"]) == (1.0, 0)
-    assert second["policy/num_steps"] > 0
-    weights = load_file(run.adapter(1) / "adapter_model.safetensors")
-    assert all((weight == 0).all() for name, weight in weights.items() if "lora_B" in name)
+        assert _are_equal(_weights(straight, version), _weights(broken, version))
+    for run in (straight, broken):
+        first, flat, last = read_metrics(run)
+        assert [line["iteration"] for line in (first, flat, last)] == list(range(num_iterations))
+        assert (flat["rollout/share_filtered"], flat["policy/num_steps"]) == (1.0, 0)
+        assert first["policy/num_steps"] > 0 and last["policy/num_steps"] > 0
+    assert _are_equal(_weights(broken, 1), _weights(broken, 2))
+    assert not _are_equal(_weights(broken, 2), _weights(broken, 3))
