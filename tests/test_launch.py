@@ -10,14 +10,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import tiny
 import yaml
 
 import loop_rl.launch
-from loop_rl.config import Config, ConfigError, load_config
+from loop_rl.config import Config, ConfigError, dump_config, load_config
 from loop_rl.hosts import LocalHosts, SshHosts, find_hosts, read_hostfile
 from loop_rl.network import NoAddress, address_of, interface_of, is_own, own_address
 from loop_rl.ranks import refuse_contradictions
 from loop_rl.roles import Role, check_gpus, num_gpus, role_of, trainer_gpus, visible_gpus
+from loop_rl.rollout_store import RolloutStore
+from loop_rl.run_dir import RunDir
 
 REPO = Path(__file__).resolve().parent.parent
 TINY = REPO / "configs" / "tiny.yaml"
@@ -305,3 +308,32 @@ def test_addresses_of_this_machine():
     assert address_of("127.0.0.2") == "127.0.0.2" and is_own("127.0.0.2") and not is_own("192.0.2.1")
     with pytest.raises(NoAddress, match=r"192\.0\.2\.1: no interface"):
         interface_of("192.0.2.1")
+
+
+ACCELERATE = ["accelerate", "launch", "--config_file", "configs/accelerate/one-node.yaml"]
+DEEPSPEED = ["deepspeed", "--no_local_rank", "--num_gpus", "1", "--module"]
+
+
+@pytest.mark.parametrize("launcher", [[*ACCELERATE, "-m"], DEEPSPEED], ids=["accelerate", "deepspeed"])
+def test_a_launcher_by_hand_trains_on_what_a_sampler_writes(launcher, tmp_path):
+    tiny.save_model(tmp_path / "model")
+    config = tiny.make_config(tmp_path / "model", num_iterations=1, num_processes=1)
+    config = config.model_copy(update={"runs_dir": str(tmp_path / "runs")})
+    file = tmp_path / "config.yaml"
+    file.write_text(dump_config(config))
+    bin_folder = Path(sys.executable).parent
+    command = [f"{bin_folder}/{launcher[0]}", *launcher[1:], "loop_rl.train", "--config", str(file)]
+    env = os.environ | {"PATH": f"{bin_folder}:{os.environ['PATH']}", "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+
+    def train(*overrides: str) -> subprocess.CompletedProcess:
+        return subprocess.run([*command, *overrides], cwd=REPO, env=env, capture_output=True, text=True, timeout=300)
+
+    if launcher is not DEEPSPEED:
+        assert "no such run; start its sampler first: python -m loop_rl.launch --no-trainer" in train().stderr
+    groups = tiny.make_groups(3)
+    RolloutStore(RunDir.create(config)).assign(0, {group.group_id: group.rollouts for group in groups}, dropped=[])
+    if launcher is not DEEPSPEED:
+        assert "another config (trainer.zero_stage=2 there, 3 asked for)" in train("trainer.zero_stage=3").stderr
+    result = train()
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert RunDir(config.run_dir).latest_version() == 1
