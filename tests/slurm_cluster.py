@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from loop_rl.processes import die_with_parent
+
 PROGRAMS = ("sbatch", "srun", "slurmctld", "slurmd", "munged")
 PATIENCE_S = 60
 _CONFIG = """
@@ -84,7 +86,9 @@ def slurm_cluster(folder: Path) -> Iterator[dict[str, str]]:
 @contextmanager
 def _daemon(command: list[str], environment: dict[str, str], folder: Path) -> Iterator[None]:
     with (folder / "daemons.log").open("ab") as log:
-        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
+        process = subprocess.Popen(
+            command, env=environment, stdout=log, stderr=log, start_new_session=True, preexec_fn=die_with_parent
+        )
     try:
         yield
     finally:
