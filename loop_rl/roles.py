@@ -39,6 +39,12 @@ def num_gpus(config: Config, role: Role) -> int:
     return serving if role == Role.INFERENCE else training
 
 
+def server_gpus(config: Config, index: int, visible: list[str]) -> list[str]:
+    """Devices of vLLM replica `index` of a node."""
+    size = config.server.tensor_parallel_size
+    return visible[index * size : (index + 1) * size]
+
+
 def trainer_gpus(config: Config, role: Role, visible: list[str]) -> list[str]:
     """Devices of this node's ranks, rank by rank: behind those of the servers, or the same with `trainer.share_gpus`."""
     behind = role == Role.EVERYTHING and not config.trainer.share_gpus

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from loop_rl.config import Config
 from loop_rl.processes import ManagedProcess, stop_all
+from loop_rl.roles import server_gpus, visible_gpus
 from loop_rl.run_dir import RunDir
 
 BASE_MODEL = "base"
@@ -152,10 +153,8 @@ class VllmServer:
             # The engine runs the model itself, not in one more process: starts 10 s sooner, saves a hop a step. vLLM
             # needs that process only to pin threads.
             variables["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
-        elif self._config.server.replicas > 1 and "CUDA_VISIBLE_DEVICES" not in os.environ:
-            size = self._config.server.tensor_parallel_size
-            first = self._index * size
-            variables["CUDA_VISIBLE_DEVICES"] = ",".join(str(device) for device in range(first, first + size))
+        else:
+            variables["CUDA_VISIBLE_DEVICES"] = ",".join(server_gpus(self._config, self._index, visible_gpus()))
         return variables
 
     def answers(self) -> bool:

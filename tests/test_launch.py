@@ -18,7 +18,7 @@ from loop_rl.config import Config, ConfigError, dump_config, load_config
 from loop_rl.hosts import LocalHosts, SshHosts, find_hosts, read_hostfile
 from loop_rl.network import NoAddress, address_of, interface_of, is_own, own_address
 from loop_rl.ranks import refuse_contradictions
-from loop_rl.roles import Role, check_gpus, num_gpus, role_of, trainer_gpus, visible_gpus
+from loop_rl.roles import Role, check_gpus, num_gpus, role_of, server_gpus, trainer_gpus, visible_gpus
 from loop_rl.rollout_store import RolloutStore
 from loop_rl.run_dir import RunDir
 
@@ -233,6 +233,10 @@ def test_roles_and_their_gpus():
     assert num_gpus(one, Role.EVERYTHING) == 7 and num_gpus(shared, Role.EVERYTHING) == 4
     assert num_gpus(several, Role.INFERENCE) == 4 and num_gpus(several, Role.TRAINING) == 3
     devices = [str(index) for index in range(10, 18)]
+    size = one.server.tensor_parallel_size
+    assert [server_gpus(one, index, devices) for index in range(one.server.replicas)] == [
+        devices[first : first + size] for first in range(0, 4, size)
+    ]
     assert trainer_gpus(one, Role.EVERYTHING, devices) == ["14", "15", "16"]
     assert trainer_gpus(shared, Role.EVERYTHING, devices) == ["10", "11", "12"]
     assert trainer_gpus(several, Role.TRAINING, devices) == ["10", "11", "12"]
