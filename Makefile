@@ -19,7 +19,7 @@ ifeq ($(filter builtin official,$(TASKS)),)
 $(error TASKS=$(TASKS): choose builtin or official)
 endif
 
-.PHONY: help setup tasks tasks-official tasks-check train eval report view export replay play doctor plan test lint docs bench tiny-model lock
+.PHONY: help setup tasks tasks-official tasks-check train eval report view export replay play doctor plan test test-cluster lint docs bench tiny-model lock
 
 help:  ## list the targets
 	@awk -F'##' '/^[a-z-]+:.*##/ {split($$1, t, ":"); printf "  make %-12s %s\n", t[1], $$2} \
@@ -104,6 +104,10 @@ doctor: tasks  ## what agent code is kept from on this machine
 test: setup  ## run the tests, fast ones first, in two processes; with ARGS in one
 #: make test ARGS="-k loss"
 	@$(BIN)/python -m pytest $(or $(ARGS),--numprocesses=2)
+
+test-cluster: setup  ## run the tests on several hosts and in a Slurm of two nodes, all made here: about 15 minutes, as root
+#: make test-cluster
+	@$(BIN)/python -m pytest -m cluster $(ARGS)
 
 lint: setup  ## ruff
 #: make lint

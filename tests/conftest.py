@@ -72,8 +72,9 @@ def vllm_url(served_model: Path, tmp_path_factory: pytest.TempPathFactory) -> It
 # Files that start real servers or ranks, the longest first, so that several processes end together; everything else
 # comes before them.
 SLOW_FILES = [
-    "end_to_end",
+    "several_hosts",
     "slurm",
+    "end_to_end",
     "escapes",
     "builtin_pack",
     "trainer",
@@ -83,7 +84,6 @@ SLOW_FILES = [
     "policy",
     "endpoint",
     "sampler",
-    "several_hosts",
     "replicas",
     "lost_servers",
     "nodes",

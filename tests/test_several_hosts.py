@@ -23,7 +23,7 @@ from test_end_to_end import PATIENCE_S, REPO, processes_of
 from loop_rl.metrics import read_metrics
 from loop_rl.run_dir import RunDir
 
-pytestmark = pytest.mark.skipif(bool(MISSING), reason=MISSING)
+pytestmark = [pytest.mark.cluster, pytest.mark.skipif(bool(MISSING), reason=MISSING)]
 NUM_ITERATIONS = 8
 STOP_S = 60
 CUT_S = 20

@@ -11,7 +11,7 @@ from slurm_cluster import slurm_cluster, why_not
 
 from loop_rl.run_dir import RunDir
 
-pytestmark = pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
+pytestmark = [pytest.mark.cluster, pytest.mark.skipif(why_not() is not None, reason=str(why_not()))]
 REPO = Path(__file__).resolve().parent.parent
 PATIENCE_S = 600
 
