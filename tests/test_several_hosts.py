@@ -68,8 +68,14 @@ class Head:
 
     def wait_for_training(self, version: int) -> None:
         """Until this version is published and the trainer is at work on the next."""
+        asked = time.time()
+
+        def at_work() -> bool:
+            status = self.run.read_status("trainer")  # may be that of a trainer which is gone
+            return status.get("phase") == "training" and status["updated_at"] > asked
+
         self.wait_until(lambda: self.run.latest_version() >= version)
-        self.wait_until(lambda: self.run.read_status("trainer").get("phase") == "training")
+        self.wait_until(at_work)
 
     def pids(self, *words: str, without: str = " launch ") -> list[int]:
         return [
