@@ -94,9 +94,7 @@ class LiveView:
     def __rich__(self) -> Panel:
         done, total = len(self._history), self._config.trainer.num_iterations
         left = self.seconds_left()
-        title = (
-            f"{self._run.path} · iteration {min(done + 1, total)} of {total} · {_clock(time.time() - self._started)}"
-        )
+        title = f"iteration {min(done + 1, total)} of {total} · {_clock(time.time() - self._started)}"
         title += f", about {_clock(left)} left" if left is not None else ""
         table = Table.grid(padding=(0, 2))
         table.add_row(f"TGC {self._evaluation[0]}", self._evaluation[1], "")
@@ -106,7 +104,7 @@ class LiveView:
                     values = [line[trend] for line in self._history if trend in line]
                     table.add_row(name, template.format_map(self._history[-1]), Text(sparkline(values), style="cyan"))
         warnings = [Text(f"⚠ {warning}", style="yellow") for warning in self._warnings]
-        return Panel(Group(table, self._progress, *warnings), title=Text(title), title_align="left")
+        return Panel(Group(table, self._progress, *warnings), title=Text(title), title_align="left", subtitle=Text(str(self._run.path)))
 
 
 @contextmanager

@@ -67,7 +67,7 @@ class Supervisor:
 
 
 def processes_of(run: RunDir) -> dict[int, str]:
-    """Processes that name the run on their command line, or descend from one that does."""
+    """Processes that name the run's folder or the one it is in on their command line, or descend from one that does."""
     commands, parents = {}, {}
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit():
@@ -76,7 +76,7 @@ def processes_of(run: RunDir) -> dict[int, str]:
                 parents[int(folder.name)] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
             except (FileNotFoundError, ProcessLookupError):
                 pass
-    mine = {pid for pid, command in commands.items() if str(run.path) in command}
+    mine = {pid for pid, command in commands.items() if str(run.path.parent) in command}
     while more := {pid for pid, parent in parents.items() if parent in mine} - mine:
         mine |= more
     return {pid: commands[pid] for pid in mine}

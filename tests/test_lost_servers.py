@@ -19,7 +19,9 @@ from loop_rl.agent import EpisodeSettings, run_job
 from loop_rl.policy import Sample
 from loop_rl.rollout import EndReason, Rollout
 
-COMPLETE = block("print(apis.supervisor.show_profile())\napis.supervisor.complete_task()")
+# A killed fork server takes its workers with it, but not at once: what it interrupts has to last.
+LONG = "for _ in range(200):\n    apis.supervisor.show_profile()\n"
+COMPLETE = block(f"{LONG}apis.supervisor.complete_task()")
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +87,7 @@ def test_the_world_says_that_it_went_with_the_server(runner, environment, task):
         async with environment.pool.world(task.task_id, "lost-world") as world:
             kill_fork_server(environment.pool._processes)
             with pytest.raises(WorkerLost) as lost:
-                await world.execute("x = 1")
+                await world.execute(LONG)
         return lost.value
 
     assert runner.run(lose()).reason == SERVER_LOST
@@ -96,9 +98,7 @@ def test_scoring_is_done_again_when_the_scorer_is_killed(runner, environment, ta
     async def score_while_it_is_killed() -> tuple:
         name = f"scorer-{victim}"
         async with environment.pool.world(task.task_id, name) as world:
-            await world.execute(
-                "for _ in range(60):\n    apis.supervisor.show_profile()\napis.supervisor.complete_task()"
-            )
+            await world.execute(f"{LONG}apis.supervisor.complete_task()")
         expected = await environment.scorer.score(task.task_id, name)
         processes = environment.scorer._processes
         while not (ready := processes._free.qsize()):
