@@ -37,7 +37,7 @@ from loop_rl.agent import EpisodeSettings, Job, collect, in_order
 from loop_rl.behaviour import Behaviour, count_behaviour
 from loop_rl.chat import Chat
 from loop_rl.command import run_async, run_command
-from loop_rl.config import Config, ConfigError, load_config
+from loop_rl.config import Config, load_config
 from loop_rl.endpoint import Endpoint, MessageChat, Usage, check_endpoint, stored
 from loop_rl.environment import make_environment
 from loop_rl.failures import Evidence, count_causes, failed_tests
@@ -71,6 +71,9 @@ async def evaluate(run: RunDir, config: Config, version: int, split: str, urls: 
     """
     tasks = load_split(config.tasks.root, split)
     pieces = run.eval_rollouts / f".v{version:06d}-{split}"
+    pieces.mkdir(
+        parents=True, exist_ok=True
+    )  # a whole model is deleted when it is old, unless its evaluation has begun
     done = {path.stem for path in pieces.glob("*.parquet")}
     jobs = [_job(config, version, split, index, task) for index, task in enumerate(tasks) if task.task_id not in done]
     settings = EpisodeSettings.evaluation(config.agent, config.evaluation.temperature, version)
@@ -94,7 +97,7 @@ async def evaluate(run: RunDir, config: Config, version: int, split: str, urls: 
 
         async with make_environment(config.tasks) as environment, client as policy:
             if not config.evaluation.endpoint:
-                await policy.load_version(version, run.adapter(version) if version else None)
+                await policy.load_version(version, run.policy_folder(version) if version else None)
             num_concurrent = config.tasks.num_workers
             await collect(
                 in_order(jobs), environment, policy, chat, settings, num_concurrent, on_finished, keep_outputs=True
@@ -222,8 +225,7 @@ def _evaluate_run(args: argparse.Namespace) -> None:
     split = args.split or config.evaluation.split
     check_evaluation_inputs(config, split)
     version = run.latest_version() if args.version is None else args.version
-    if version and not run.adapter(version).exists():
-        raise ConfigError(f"{run.adapter(version)}: no such policy version; newest is {run.latest_version()}")
+    run.require_version(version)
     _evaluate_and_print(run, config, version, split, args)
 
 

@@ -104,7 +104,12 @@ class LiveView:
                     values = [line[trend] for line in self._history if trend in line]
                     table.add_row(name, template.format_map(self._history[-1]), Text(sparkline(values), style="cyan"))
         warnings = [Text(f"⚠ {warning}", style="yellow") for warning in self._warnings]
-        return Panel(Group(table, self._progress, *warnings), title=Text(title), title_align="left", subtitle=Text(str(self._run.path)))
+        return Panel(
+            Group(table, self._progress, *warnings),
+            title=Text(title),
+            title_align="left",
+            subtitle=Text(str(self._run.path)),
+        )
 
 
 @contextmanager

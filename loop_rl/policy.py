@@ -254,12 +254,12 @@ class PolicyClient:
             if asyncio.get_running_loop().time() > deadline:
                 problems = "; ".join(f"vLLM server {server.url} {server.problem}" for server in self._servers)
                 raise PolicyError(
-                    f"no vLLM server {what} after {self._patience_s:.0f} s: {problems}; see {self._logs}/vllm-*.log"
+                    f"no vLLM server {what} after {self._patience_s:.0f} s: {problems}; see vllm-*.log under {self._logs}"
                 )
             await asyncio.sleep(_POLL_S)
 
     def _error(self, server: Served, failed: RequestFailed) -> PolicyError:
-        return PolicyError(f"vLLM server {server.url} {failed}; see {self._logs}/vllm-*.log")
+        return PolicyError(f"vLLM server {server.url} {failed}; see vllm-*.log under {self._logs}")
 
 
 class PolicyDirectory:
@@ -279,7 +279,7 @@ class PolicyDirectory:
         while True:
             version = self._run.latest_version()
             if version > self._client.latest_version:
-                await self._client.load_version(version, self._run.adapter(version))
+                await self._client.load_version(version, self._run.policy_folder(version))
                 async with self._loaded:
                     self._loaded.notify_all()
             await asyncio.sleep(self._poll_s)

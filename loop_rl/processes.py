@@ -66,11 +66,14 @@ class ManagedProcess:
         """Exit status, None while it runs."""
         return self._process.poll()
 
+    def how_it_ended(self) -> str:
+        """Of a process that has ended."""
+        status = self.poll()
+        return f"killed by {signal.Signals(-status).name}" if status < 0 else f"ended with exit status {status}"
+
     def epitaph(self, num_lines: int = 15) -> str:
         """How the process ended, and the last lines that it wrote."""
-        status = self.poll()
-        how = f"killed by {signal.Signals(-status).name}" if status < 0 else f"ended with exit status {status}"
-        return f"{self.name} {how}; last lines of {self.log}:\n{self.log_tail(num_lines)}"
+        return f"{self.name} {self.how_it_ended()}; last lines of {self.log}:\n{self.log_tail(num_lines)}"
 
     def log_tail(self, num_lines: int = 15) -> str:
         """The last lines that this start of the process wrote, without what a launcher of ranks adds to their errors."""

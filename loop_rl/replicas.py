@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,8 +62,8 @@ class Replicas:
             ServerFailed: a replica has failed once more than may be.
         """
         for replica in self._replicas:
-            if (status := replica.server.process.poll()) is not None:
-                self._restart(replica, _how_it_ended(status))
+            if replica.server.process.poll() is not None:
+                self._restart(replica, replica.server.process.how_it_ended())
         if time.monotonic() < self._last_look + _LOOK_EVERY_S:
             return
         self._last_look = time.monotonic()
@@ -91,7 +90,3 @@ class Replicas:
         process.kill_session()
         replica.server.start()
         replica.silent_since, replica.starting = time.monotonic(), True
-
-
-def _how_it_ended(status: int) -> str:
-    return f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with exit status {status}"

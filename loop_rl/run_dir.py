@@ -1,7 +1,8 @@
 """The run directory: where everything of a run lies, and the only thing its processes share.
 
 config.yaml               resolved; written once, a different one for the same name is refused
-policy/v000012/           PEFT adapter of policy version 12; version 0 is the untouched base and has no folder
+policy/v000012/           PEFT adapter of policy version 12, or the whole model where all weights are trained; version 0 is
+                          the untouched base and has no folder
 iterations/               one small file an iteration: the groups that it trains on
 rollouts/train/           one parquet file per group that an iteration trains on
 rollouts/unfinished/      finished rollouts of groups that belong to no iteration yet
@@ -113,9 +114,15 @@ class RunDir:
     def logs(self) -> Path:
         return self.path / "logs"
 
-    def adapter(self, version: int) -> Path:
-        """Folder of a policy version; version 0, the base, has none."""
+    def policy_folder(self, version: int) -> Path:
+        """Folder of a policy version, an adapter or a whole model; version 0, the base, has none."""
         return self.policy / f"v{version:06d}"
+
+    def require_version(self, version: int) -> None:
+        """Raises ConfigError when the run has no such policy version; version 0, the base, is always there."""
+        if version and not self.policy_folder(version).exists():
+            newest = ", ".join(str(v) for v in [0, *self._versions()][-5:])
+            raise ConfigError(f"{self.policy_folder(version)}: no such policy version; the newest are {newest}")
 
     def group_file(self, group_id: int) -> Path:
         return self.train_rollouts / f"group-{group_id:06d}.parquet"
@@ -132,7 +139,10 @@ class RunDir:
 
     def latest_version(self) -> int:
         """Newest published policy version; 0 when training has published none."""
-        return max((int(folder.name[1:]) for folder in self.policy.glob("v??????")), default=0)
+        return max(self._versions(), default=0)
+
+    def _versions(self) -> list[int]:
+        return sorted(int(folder.name[1:]) for folder in self.policy.glob("v??????"))
 
     def write_status(self, process: str, **fields: Any) -> None:
         """Replace the process's heartbeat; readers never see half of one."""

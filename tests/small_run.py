@@ -35,7 +35,7 @@ def make_run(folder: Path, served_model: Path, appworld_root: Path, lora: bool =
     for iteration, rewards in REWARDS.items():
         rollouts = [make_rollout(chat, tasks[iteration], iteration, k, reward) for k, reward in enumerate(rewards)]
         write_rollouts(run.group_file(iteration), rollouts)
-        shutil.copytree(served_model / f"v{iteration + 1}", run.adapter(iteration + 1))
+        shutil.copytree(served_model / f"v{iteration + 1}", run.policy_folder(iteration + 1))
         if iteration == 0:
             advantages = dict(zip([r.rollout_id for r in rollouts], leave_one_out(rewards), strict=True))
             values = TokenValues([0.0] * rollouts[0].num_action_tokens, [0.0] * rollouts[0].num_action_tokens)

@@ -90,7 +90,7 @@ def test_a_rollout_that_has_no_loss_is_refused(run):
     run.group_file(1).unlink()
     with pytest.raises(ConfigError, match="its group is not whole"):
         advantage_of(run, find_rollout(run, "g000001-k0"))
-    with pytest.raises(ConfigError, match="no such policy version; newest is 2"):
+    with pytest.raises(ConfigError, match="no such policy version; the newest are 0, 1, 2"):
         load_policy(run, run.config, 7)
 
 

@@ -259,7 +259,7 @@ def _replay(supervisor: Supervisor, folder: Path, num_iterations: int, flat: int
 
 
 def _weights(run: RunDir, version: int) -> dict:
-    return load_file(run.adapter(version) / "adapter_model.safetensors")
+    return load_file(run.policy_folder(version) / "adapter_model.safetensors")
 
 
 def _are_equal(one: dict, other: dict) -> bool:

@@ -59,7 +59,7 @@ def test_a_merged_model_gives_the_log_probabilities_of_base_and_adapter(export_r
     assert merged.dtype == torch.float32  # the run's
     base = AutoModelForCausalLM.from_pretrained(served_model / "base", dtype=torch.float32)
     of_base = logprobs(base, token_ids)
-    of_policy = logprobs(PeftModel.from_pretrained(base, run.adapter(1)), token_ids)
+    of_policy = logprobs(PeftModel.from_pretrained(base, run.policy_folder(1)), token_ids)
     assert (logprobs(merged, token_ids) - of_policy).abs().max() < 1e-3
     assert (of_base - of_policy).abs().max() > 0.1
 
@@ -98,7 +98,7 @@ def test_version_0_merged_is_the_base(export_run, served_model):
 def test_an_adapter_is_that_of_the_newest_version_and_loads_in_peft(export_run, run, served_model):
     status, output, _, folder = export_run("adapter")
     assert status == 0 and "policy version 2" in output
-    for path in run.adapter(2).glob("adapter_*"):
+    for path in run.policy_folder(2).glob("adapter_*"):
         assert (folder / path.name).read_bytes() == path.read_bytes()
     PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(served_model / "base"), folder)
     card = ModelCard.load(folder / "README.md")
@@ -159,7 +159,7 @@ def test_preferences_are_pairs_of_one_task_whose_rewards_differ_enough(export_ru
     ("options", "problem"),
     [
         ("adapter --version 0", r"version 0 is the untouched base \S+ and has no adapter; take a version from 1 on"),
-        ("merged --version 9", "v000009: no such policy version; newest is 2"),
+        ("merged --version 9", "v000009: no such policy version; the newest are 0, 1, 2"),
         ("adapter --success", r"--success has no effect on adapter; leave it out \(adapter uses --version\)"),
         ("sft --min-gap 0.2", "--min-gap has no effect on sft"),
         ("preferences --min-reward 1", "--min-reward has no effect on preferences"),

@@ -133,7 +133,7 @@ def test_published_versions_are_picked_up(vllm_url, served_model, tmp_path):
             await asyncio.sleep(0.2)
             assert not waiting.done() and policy.latest_version == 0
             run.policy.mkdir()
-            os.symlink(served_model / "v2", run.adapter(7))
+            os.symlink(served_model / "v2", run.policy_folder(7))
             await asyncio.wait_for(waiting, 10)
             assert policy.latest_version == 7
             following.cancel()

@@ -29,7 +29,7 @@ def make_run(folder: Path, name: str = "made", iterations: int = 3, observation:
     tree = {"name": name, "runs_dir": str(folder), "model": {"path": "models/tiny"}}
     run = RunDir.create(parse_config(tree | {"trainer": {"num_iterations": iterations}}, source="test"))
     for iteration in range(iterations):
-        run.adapter(iteration + 1).mkdir()
+        run.policy_folder(iteration + 1).mkdir()
         everything = []
         for group_id in range(4 * iteration, 4 * iteration + 4):
             group = [make_rollout(group_id, k, iteration, observation) for k in range(K)]
@@ -141,7 +141,7 @@ def test_a_run_that_has_just_begun(tmp_path):
     run = make_run(tmp_path)
     for path in (run.metrics_file, *run.eval_rollouts.iterdir(), *run.timeline.iterdir(), *run.path.glob("updates/*")):
         path.unlink()
-    run.adapter(3).rmdir()
+    run.policy_folder(3).rmdir()
     run.group_file(11).rename(run.unfinished_rollouts.with_name("elsewhere"))
     write_rollouts(run.unfinished_rollouts / "g000011-k0.parquet", [make_rollout(11, 0, 2, "")])
     page = page_of(run)

@@ -63,7 +63,7 @@ def test_two_supervisors_cannot_work_on_one_run(tmp_path):
 def test_versions_and_heartbeats(tmp_path):
     run = RunDir.create(config(tmp_path))
     assert run.latest_version() == 0
-    run.adapter(3).mkdir()
+    run.policy_folder(3).mkdir()
     (run.policy / ".v000004.unfinished").mkdir()
     assert run.latest_version() == 3
     assert run.read_status("sampler") == {}

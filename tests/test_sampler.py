@@ -375,7 +375,7 @@ def test_a_run_on_real_tasks_survives_being_killed_and_stopped(tmp_path, served_
         assert (status["iteration"], status["done"], status["total"]) == (1, 0, 2 * GROUP_SIZE)
 
         shutil.copytree(served_model / "v1", run.policy / ".v000001")
-        os.replace(run.policy / ".v000001", run.adapter(1))
+        os.replace(run.policy / ".v000001", run.policy_folder(1))
         sampler.wait_until(lambda: len(finished_rollouts_or_none(run)) > 2 * GROUP_SIZE)
         stopped_at = time.monotonic()
         sampler.process.send_signal(signal.SIGTERM)

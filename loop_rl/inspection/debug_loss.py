@@ -29,7 +29,7 @@ from loop_rl.batching import Sample, collate
 from loop_rl.chat import load_tokenizer
 from loop_rl.command import run_command
 from loop_rl.config import Config, ConfigError
-from loop_rl.inspection.find import find_rollout, require_version
+from loop_rl.inspection.find import find_rollout
 from loop_rl.loss import clipped_surrogate, importance_weights, policy_loss
 from loop_rl.policy_model import PolicyModel, load_llm
 from loop_rl.rollout import Rollout, read_group
@@ -128,9 +128,9 @@ def load_policy(run: RunDir, config: Config, version: int) -> PolicyModel:
         ConfigError: the run has no such version.
         OSError: config.model.path holds no model.
     """
-    require_version(run, version)
+    run.require_version(version)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    llm = load_llm(config, run.adapter(version) if version else None, device)
+    llm = load_llm(config, run.policy_folder(version) if version else None, device)
     return PolicyModel(llm, config.agent.temperature, config.trainer.logprob_chunk_tokens).eval()
 
 

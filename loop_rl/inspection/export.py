@@ -25,7 +25,6 @@ from rich.console import Console
 from loop_rl.command import run_command
 from loop_rl.config import ConfigError
 from loop_rl.inspection.datasets_export import LICENCE_WARNING, Filter, export_preferences, export_sft
-from loop_rl.inspection.find import require_version
 from loop_rl.rollout import EndReason
 from loop_rl.run_dir import RunDir
 
@@ -104,7 +103,7 @@ def _export_policy(run: RunDir, args: argparse.Namespace) -> None:
     from loop_rl.inspection.policy_export import export_adapter, export_merged  # imports torch, which takes seconds
 
     version = run.latest_version() if args.version is None else args.version
-    require_version(run, version)
+    run.require_version(version)
     with new_folder(args.to) as folder:
         (export_adapter if args.kind == "adapter" else export_merged)(run, folder, version)
     console.print(f"{args.to}: policy version {version} of {run.path}, {args.kind}", markup=False)

@@ -44,12 +44,6 @@ def find_rollout(run: RunDir, rollout_id: str) -> Rollout:
     raise ConfigError("; ".join([f"{run.path}: no rollout {rollout_id!r}; {hint}", *damaged[:1]]))
 
 
-def require_version(run: RunDir, version: int) -> None:
-    """Raises ConfigError when the run has no such policy version; version 0, the base, is always there."""
-    if version and not run.adapter(version).exists():
-        raise ConfigError(f"{run.adapter(version)}: no such policy version; newest is {run.latest_version()}")
-
-
 def all_tasks(root: str | Path) -> Iterator[tuple[str, TaskInfo]]:
     """Every split with each of its tasks. Raises RootError, SplitError."""
     for path in sorted((check_root(root) / "data" / "datasets").glob("*.txt")):

@@ -45,7 +45,7 @@ def export_adapter(run: RunDir, folder: Path, version: int) -> None:
             f"{run.path}: version 0 is the untouched base {run.config.model.path} and has no adapter; "
             "take a version from 1 on, or export it merged"
         )
-    for path in run.adapter(version).iterdir():
+    for path in run.policy_folder(version).iterdir():
         shutil.copyfile(path, folder / path.name)
     model_card(run, version, "adapter").save(folder / "README.md")
 
@@ -58,10 +58,10 @@ def export_merged(run: RunDir, folder: Path, version: int) -> None:
     """
     config = run.config
     if version and config.model.lora is None:
-        shutil.copytree(run.adapter(version), folder, dirs_exist_ok=True)
+        shutil.copytree(run.policy_folder(version), folder, dirs_exist_ok=True)
     else:
         disable_progress_bar()
-        llm = load_llm(config, run.adapter(version) if version else None, torch.device("cpu"))
+        llm = load_llm(config, run.policy_folder(version) if version else None, torch.device("cpu"))
         model = llm.merge_and_unload(safe_merge=True) if isinstance(llm, PeftModel) else llm
         model.save_pretrained(folder)
     _copy_tokenizer(config.model.path, folder)
