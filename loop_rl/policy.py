@@ -216,6 +216,9 @@ class PolicyClient:
             if not server.in_service:
                 try:
                     await self._bring_back(server)
+                    if server.in_service and server.was_taken_out:
+                        print(f"vLLM server {server.url} answers again", file=sys.stderr, flush=True)
+                        server.was_taken_out = False
                 except RequestFailed as failed:
                     if _is_refusal(failed):
                         raise self._error(server, failed) from None
@@ -236,6 +239,7 @@ class PolicyClient:
     def _take_out(self, server: Served, failed: RequestFailed) -> None:
         if server.in_service:
             print(f"vLLM server {server.url} {failed}; taken out until it answers again", file=sys.stderr, flush=True)
+            server.was_taken_out = True
         server.in_service, server.problem = False, str(failed)
 
     def _least_loaded(self, version: int | None) -> Served | None:

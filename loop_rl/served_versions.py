@@ -38,6 +38,8 @@ class Served:
         self.held: set[int] = set()
         """Versions that it had when it was last asked or told."""
         self.in_service = False
+        self.was_taken_out = False
+        """It has been in service, and failed."""
         self.num_in_flight = 0
         self.problem = "it has not been asked yet"
         """Why it is out of service."""

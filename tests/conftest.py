@@ -73,6 +73,7 @@ def vllm_url(served_model: Path, tmp_path_factory: pytest.TempPathFactory) -> It
 # comes before them.
 SLOW_FILES = [
     "several_hosts",
+    "two_inference_hosts",
     "slurm",
     "end_to_end",
     "escapes",

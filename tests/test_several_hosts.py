@@ -6,88 +6,21 @@ The hosts are network namespaces: one serves and samples, two train together ove
 
 from __future__ import annotations
 
-import os
 import re
-import signal
-import subprocess
-import sys
 import time
-from collections.abc import Callable
-from pathlib import Path
 from statistics import fmean
 
 import pytest
-from hosts import MISSING, Network, network
-from test_end_to_end import PATIENCE_S, REPO, processes_of
+from head import Head, gone_within
+from hosts import MISSING, network
+from test_end_to_end import PATIENCE_S
 
 from loop_rl.metrics import read_metrics
-from loop_rl.run_dir import RunDir
 
 pytestmark = [pytest.mark.cluster, pytest.mark.skipif(bool(MISSING), reason=MISSING)]
 NUM_ITERATIONS = 8
 STOP_S = 60
 CUT_S = 20
-
-
-class Head:
-    """`make train NODES=3 HOSTFILE=...` on the first host."""
-
-    def __init__(self, net: Network, folder: Path, root: Path) -> None:
-        self.run = RunDir(folder / "runs" / "three")
-        self.output_file = folder / "output"
-        settings = [
-            f"runs_dir={folder / 'runs'}", "name=three", f"tasks.root={root}", "evaluation.split=dev",
-            "nodes.inference=1", "nodes.training=2", f"trainer.num_iterations={NUM_ITERATIONS}",
-            "sampler.tasks_per_iteration=8", "trainer.learning_rate=2e-3", "trainer.minibatch_rollouts=16",
-        ]  # fmt: skip
-        launch = [sys.executable, "-m", "loop_rl.launch", "--config", "configs/tiny.yaml", "--nodes", "3"]
-        launch += ["--hostfile", str(net.hostfile), "--restarts", "9", *settings]
-        self.command = [*net.enter(net.names[0]), *launch]
-        self.environment = os.environ | {"REMOTE_SHELL": str(net.remote_shell)}
-
-    def start(self) -> None:
-        self.process = subprocess.Popen(
-            self.command, cwd=REPO, env=self.environment, stdout=self.output_file.open("ab"), stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )  # fmt: skip
-
-    @property
-    def output(self) -> str:
-        return self.output_file.read_text()
-
-    @property
-    def num_restarts(self) -> int:
-        return len(re.findall(r"\(restart \d+ of", self.output))
-
-    def wait_until(self, condition: Callable[[], object], limit_s: float = PATIENCE_S) -> None:
-        deadline = time.monotonic() + limit_s
-        while not condition():
-            assert self.process.poll() is None, self.output
-            assert time.monotonic() < deadline, f"nothing happened in {limit_s} s\n{self.output}"
-            time.sleep(0.1)
-
-    def wait_for_training(self, version: int) -> None:
-        """Until this version is published and the trainer is at work on the next."""
-        asked = time.time()
-
-        def at_work() -> bool:
-            status = self.run.read_status("trainer")  # may be that of a trainer which is gone
-            return status.get("phase") == "training" and status["updated_at"] > asked
-
-        self.wait_until(lambda: self.run.latest_version() >= version)
-        self.wait_until(at_work)
-
-    def pids(self, *words: str, without: str = " launch ") -> list[int]:
-        return [
-            pid
-            for pid, command in processes_of(self.run).items()
-            if all(word in command for word in words) and without not in command
-        ]
-
-    def kill(self, *words: str, without: str = " launch ") -> None:
-        for pid in (pids := self.pids(*words, without=without))[-1:]:
-            os.kill(pid, signal.SIGKILL)
-        assert pids, f"no process {words}"
 
 
 @pytest.fixture(scope="module")
@@ -98,21 +31,16 @@ def net(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def head(net, tmp_path_factory, appworld_root):
-    head = Head(net, tmp_path_factory.mktemp("three"), appworld_root)
+    settings = [
+        "nodes.inference=1", "nodes.training=2", f"trainer.num_iterations={NUM_ITERATIONS}",
+        "sampler.tasks_per_iteration=8", "trainer.learning_rate=2e-3", "trainer.minibatch_rollouts=16",
+    ]  # fmt: skip
+    head = Head(net, tmp_path_factory.mktemp("three"), appworld_root, settings)
     head.start()
     yield head
     head.process.kill()  # what it has started ends with it
     head.process.wait()
     assert gone_within(STOP_S, head.run)
-
-
-def gone_within(limit_s: float, run: RunDir) -> bool:
-    deadline = time.monotonic() + limit_s
-    while left := processes_of(run):
-        if time.monotonic() > deadline:
-            pytest.fail(f"left behind: {left}")
-        time.sleep(0.2)
-    return True
 
 
 def test_servers_that_are_killed_come_back_and_a_cable_that_is_pulled_for_a_while_does_no_harm(head, net):
