@@ -92,6 +92,7 @@ class PolicyVersion:
                     return
                 await state.engine_client.resume_generation()
                 self._version = wanted["version"]
+                print(f"holds policy version {self._version}, {path}", flush=True)
         await _answer(send, 200, {"version": self._version})
 
 

@@ -45,5 +45,4 @@ def test_a_server_behind_a_cut_link_is_left_out_and_then_used_again(tmp_path, ap
     assert len(read_metrics(head.run)) == NUM_ITERATIONS and head.num_restarts == 0
     # It has taken every version since, as the server that was never away has.
     loads = [(head.run.logs / path).read_text() for path in ("vllm-0.log", "node-1/vllm-0.log")]
-    newest = f"v{NUM_ITERATIONS:06d}"
-    assert all(newest in text for text in loads), loads
+    assert all(f"holds policy version {NUM_ITERATIONS}," in text for text in loads), loads
