@@ -138,21 +138,19 @@ def advantage_of(run: RunDir, rollout: Rollout) -> tuple[float, str]:
     """The advantage of a training rollout, and where it comes from.
 
     Raises:
-        ConfigError: an evaluation rollout, or one whose group is not whole.
+        ConfigError: a rollout that belongs to no iteration.
         ValueError: a file of the run is damaged.
     """
     if rollout.iteration < 0:
-        raise ConfigError(f"{rollout.rollout_id}: an evaluation rollout has no advantage; take one of training")
+        raise ConfigError(
+            f"{rollout.rollout_id}: belongs to no iteration, like all rollouts of evaluations and of groups that are not "
+            "finished or were dropped, and so has no advantage; take one of rollouts/train"
+        )
     updates = run.update_file(rollout.iteration)
     if updates.exists():
         for update in read_updates(updates, {rollout.rollout_id}):
             return update.advantage, "trained on" if update.trained else "left out of training by the filter"
-    group_file = run.group_file(rollout.group_id)
-    if not group_file.exists():
-        raise ConfigError(
-            f"{rollout.rollout_id}: its group is not whole, so it has no advantage yet; {group_file} is missing"
-        )
-    group = read_group(group_file)
+    group = read_group(run.group_file(rollout.group_id))
     index = [other.rollout_id for other in group.rollouts].index(rollout.rollout_id)
     return leave_one_out(group.rewards)[index], "not trained on yet"
 
