@@ -227,7 +227,7 @@ def test_a_dead_server_and_a_bad_request_are_clear_errors(vllm_url, tmp_path):
             await policy.load_version(9, tmp_path)
 
     started = time.monotonic()
-    dead = r"no vLLM server .* after 1 s: vLLM server http://127.0.0.1:9 does not answer \(.*\); see runs/x/logs/vllm-"
+    dead = r"no vLLM server .* after 1 s: vLLM server http://127.0.0.1:9 does not answer \(.*\); see vllm-\*.log under runs/x/logs"
     with pytest.raises(PolicyError, match=dead):
         asyncio.run(sample("http://127.0.0.1:9", PROMPT, patience_s=1.0))
     assert time.monotonic() - started < 5
