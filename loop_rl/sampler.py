@@ -55,9 +55,8 @@ async def sample_run(
     directory = PolicyDirectory(run, policy)
 
     async def sample() -> None:
-        await directory.wait_for(
-            run.latest_version()
-        )  # what an earlier process began, an older one must not go on with
+        # What an earlier process began, an older version must not go on with.
+        await directory.wait_for(run.latest_version())
         await collect(
             dispatcher.jobs(),
             environment,
