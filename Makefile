@@ -105,7 +105,7 @@ test: setup  ## run the tests, fast ones first, in two processes; with ARGS in o
 #: make test ARGS="-k loss"
 	@$(BIN)/python -m pytest $(or $(ARGS),--numprocesses=2)
 
-test-cluster: setup  ## run the tests on several hosts and in a Slurm of two nodes, all made here: about 15 minutes, as root
+test-cluster: setup  ## run the tests on several hosts and in a Slurm of two nodes, all made here: about 20 minutes, as root
 #: make test-cluster
 	@$(BIN)/python -m pytest -m cluster $(ARGS)
 
