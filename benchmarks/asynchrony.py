@@ -26,7 +26,7 @@ from simulate import cells
 from loop_rl.command import run_command
 from loop_rl.metrics import read_metrics
 from loop_rl.planning.measured import measure
-from loop_rl.planning.simulation import DISCIPLINES, simulate
+from loop_rl.planning.simulation import DISCIPLINES, ONE_BEHIND, simulate
 from loop_rl.run_dir import RunDir
 
 LAST = 3
@@ -48,7 +48,8 @@ def compare(runs: dict[str, RunDir]) -> Table:
     headings = ("", "s an iteration", "rollouts/min", "sampler idle", "trainer idle", "versions old")
     for heading in (*headings, f"return, last {LAST}", "TGC after"):
         table.add_column(heading, justify="right" if heading else "left")
-    calibration = measure(runs["one behind"])
+    measured = {name: measure(run) for name, run in runs.items()}
+    calibration = measured[ONE_BEHIND.name]
     for discipline in DISCIPLINES:
         run = runs[discipline.name]
         config = run.config
@@ -56,7 +57,7 @@ def compare(runs: dict[str, RunDir]) -> Table:
         figures = json.loads(run.evaluation_file(config.trainer.num_iterations, config.evaluation.split).read_text())
         tgc = figures["TGC"]["all"]
         after = f"{100 * tgc['value']:.1f} [{100 * tgc['low']:.1f}, {100 * tgc['high']:.1f}]"
-        table.add_row(discipline.name, *cells(measure(run)), f"{fmean(returns[-LAST:]):.3f}", after)
+        table.add_row(discipline.name, *cells(measured[discipline.name]), f"{fmean(returns[-LAST:]):.3f}", after)
         outcome = simulate(
             calibration.system,
             calibration.workload,

@@ -71,9 +71,8 @@ async def evaluate(run: RunDir, config: Config, version: int, split: str, urls: 
     """
     tasks = load_split(config.tasks.root, split)
     pieces = run.eval_rollouts / f".v{version:06d}-{split}"
-    pieces.mkdir(
-        parents=True, exist_ok=True
-    )  # a whole model is deleted when it is old, unless its evaluation has begun
+    # A whole model is deleted when it is old, unless this folder shows that its evaluation has begun.
+    pieces.mkdir(parents=True, exist_ok=True)
     done = {path.stem for path in pieces.glob("*.parquet")}
     jobs = [_job(config, version, split, index, task) for index, task in enumerate(tasks) if task.task_id not in done]
     settings = EpisodeSettings.evaluation(config.agent, config.evaluation.temperature, version)

@@ -20,7 +20,7 @@ from loop_rl.config import ConfigError
 from loop_rl.inspection import debug_loss
 from loop_rl.inspection.debug_loss import advantage_of, load_policy, recomputed_logprobs, token_losses
 from loop_rl.inspection.find import find_rollout
-from loop_rl.rollout import read_group
+from loop_rl.rollout import read_group, write_rollouts
 
 
 @pytest.fixture
@@ -86,6 +86,10 @@ def test_a_rollout_that_has_no_loss_is_refused(run):
         advantage_of(run, replace(rollout, iteration=-1))
     with pytest.raises(ConfigError, match="ended before its first action"):
         token_losses(replace(rollout, turns=[]), 1.0, load_policy(run, run.config, 0), run.config)
+    write_rollouts(run.unfinished_rollouts / "g000001-k0.parquet", [replace(rollout, iteration=-1)])
+    run.group_file(1).unlink()
+    with pytest.raises(ConfigError, match="groups that are not finished"):
+        advantage_of(run, find_rollout(run, "g000001-k0"))
     with pytest.raises(ConfigError, match="no such policy version; the newest are 0, 1, 2"):
         load_policy(run, run.config, 7)
 

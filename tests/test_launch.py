@@ -233,10 +233,7 @@ def test_roles_and_their_gpus():
     assert num_gpus(one, Role.EVERYTHING) == 7 and num_gpus(shared, Role.EVERYTHING) == 4
     assert num_gpus(several, Role.INFERENCE) == 4 and num_gpus(several, Role.TRAINING) == 3
     devices = [str(index) for index in range(10, 18)]
-    size = one.server.tensor_parallel_size
-    assert [server_gpus(one, index, devices) for index in range(one.server.replicas)] == [
-        devices[first : first + size] for first in range(0, 4, size)
-    ]
+    assert [server_gpus(one, index, devices) for index in range(2)] == [["10", "11"], ["12", "13"]]
     assert trainer_gpus(one, Role.EVERYTHING, devices) == ["14", "15", "16"]
     assert trainer_gpus(shared, Role.EVERYTHING, devices) == ["10", "11", "12"]
     assert trainer_gpus(several, Role.TRAINING, devices) == ["10", "11", "12"]

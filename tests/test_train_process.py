@@ -1,6 +1,5 @@
 """The trainer's process on rollouts that are there already: sequence parallelism and recomputed ratios through train.py."""
 
-import json
 import os
 import re
 import subprocess
@@ -10,8 +9,8 @@ import tiny
 
 from loop_rl.launch import accelerate_command
 from loop_rl.metrics import read_metrics
-from loop_rl.rollout import write_rollouts
-from loop_rl.run_dir import RunDir, write_atomically
+from loop_rl.rollout_store import RolloutStore
+from loop_rl.run_dir import RunDir
 from loop_rl.updates import read_updates
 
 REPO = Path(__file__).parent.parent
@@ -31,10 +30,7 @@ def make_run(folder: Path, **settings) -> RunDir:
     config = tiny.make_config(folder / "model", **SETTINGS | settings)
     sampler = config.sampler.model_copy(update={"tasks_per_iteration": len(groups)})
     run = RunDir.create(config.model_copy(update={"runs_dir": str(folder / "runs"), "sampler": sampler}))
-    for group in groups:
-        write_rollouts(run.group_file(group.group_id), group.rollouts)
-    listed = {"groups": [group.group_id for group in groups], "dropped": []}
-    write_atomically(run.iteration_file(0), json.dumps(listed))
+    RolloutStore(run).assign(0, {group.group_id: group.rollouts for group in groups}, dropped=[])
     return run
 
 
