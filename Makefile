@@ -113,10 +113,11 @@ lint: setup  ## ruff
 #: make lint
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
 
-docs: setup  ## write docs/settings.md anew from the config's docstrings, and docs/plans.md
+docs: setup  ## write docs/settings.md anew from the config's docstrings, docs/plans.md, and the floor plan of docs/design.md
 #: make docs
-	@$(BIN)/python -m loop_rl.settings > docs/settings.md
+	@$(BIN)/python -m loop_rl.config.reference > docs/settings.md
 	@HF_HUB_CACHE=/nowhere $(BIN)/python -m loop_rl.planning.document > docs/plans.md
+	@$(BIN)/python launch/floor_plan.py --write
 
 bench: tasks  ## episodes a second of the pool and what scoring costs; how long the viewer takes over a million rollouts
 #: make bench

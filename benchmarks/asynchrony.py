@@ -23,11 +23,11 @@ from rich.console import Console
 from rich.table import Table
 from simulate import cells
 
-from loop_rl.command import run_command
-from loop_rl.metrics import read_metrics
+from loop_rl.machine.command import run_command
 from loop_rl.planning.measured import measure
 from loop_rl.planning.simulation import DISCIPLINES, ONE_BEHIND, simulate
-from loop_rl.run_dir import RunDir
+from loop_rl.store.metrics import read_metrics
+from loop_rl.store.run_dir import RunDir
 
 LAST = 3
 """Iterations at the end of which the return is compared."""

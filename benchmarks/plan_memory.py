@@ -31,10 +31,10 @@ def peaks(lengths: list[int], checkpointing: bool) -> tuple[list[int], float]:
     import torch
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
-    from loop_rl.config import parse_config
+    from loop_rl.config.load import parse_config
     from loop_rl.planning.memory import training_memory
     from loop_rl.planning.shapes import ModelShape
-    from loop_rl.policy_model import PolicyModel, trainable
+    from loop_rl.training.model import PolicyModel, trainable
 
     torch.set_num_threads(1)
     trainer = {"activation_checkpointing": checkpointing, "logprob_chunk_tokens": CHUNK_TOKENS}
@@ -60,7 +60,7 @@ def full(dtype: str) -> None:
     """Print the trainer's own peak beside the formula's, of one data type."""
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
-    from loop_rl.launch import accelerate_command
+    from loop_rl.running.ranks import accelerate_command
 
     with tempfile.TemporaryDirectory() as folder:
         Qwen2ForCausalLM(
@@ -79,11 +79,12 @@ def full_rank(folder: str, dtype: str, zero_stage: int) -> None:
     """One rank of a trainer, the stress step and what it needed; rank 0 prints."""
     import torch
 
-    from loop_rl.config import parse_config
+    from loop_rl.config.load import parse_config
     from loop_rl.planning.memory import training_memory
     from loop_rl.planning.shapes import model_shape
-    from loop_rl.stress import longest_rollout
-    from loop_rl.trainer import Trainer, end_process
+    from loop_rl.training.engine import end_process
+    from loop_rl.training.stress import longest_rollout
+    from loop_rl.training.trainer import Trainer
 
     torch.set_num_threads(1)
     trainer = {"zero_stage": zero_stage, "logprob_chunk_tokens": 64, "max_tokens_per_microbatch": 256}

@@ -16,10 +16,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from loop_rl.command import run_command
+from loop_rl.machine.command import run_command
 from loop_rl.planning.measured import Measured, measure
 from loop_rl.planning.simulation import DISCIPLINES, Outcome, simulate
-from loop_rl.run_dir import RunDir
+from loop_rl.store.run_dir import RunDir
 
 ITERATIONS = 30
 

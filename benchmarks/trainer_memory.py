@@ -34,8 +34,8 @@ def measure(lengths: list[int], checkpointing: bool, chunks: bool) -> dict[int, 
     import torch
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
-    from loop_rl.config import parse_config
-    from loop_rl.policy_model import PolicyModel, trainable
+    from loop_rl.config.load import parse_config
+    from loop_rl.training.model import PolicyModel, trainable
 
     torch.set_num_threads(1)
     base = Qwen2ForCausalLM(

@@ -32,10 +32,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from loop_rl.config import parse_config
-from loop_rl.inspection.index import _INSERT, TRAINING, Index
-from loop_rl.rollout import EndReason, Rollout, Turn, write_rollouts
-from loop_rl.run_dir import RunDir
+from loop_rl.config.load import parse_config
+from loop_rl.data.rollout import EndReason, Rollout, Turn
+from loop_rl.inspection.viewer.index import _INSERT, TRAINING, Index
+from loop_rl.store.rollout_files import write_rollouts
+from loop_rl.store.run_dir import RunDir
 
 GROUP_SIZE = 6
 NUM_TURNS = 8

@@ -19,12 +19,12 @@ import importlib
 import sys
 
 COMMANDS = {
-    "launch": "loop_rl.launch",
-    "plan": "loop_rl.plan",
-    "evaluate": "loop_rl.evaluate",
-    "report": "loop_rl.inspection.report",
-    "view": "loop_rl.inspection.view",
-    "export": "loop_rl.inspection.export",
+    "launch": "loop_rl.running.launch",
+    "plan": "loop_rl.planning.plan",
+    "evaluate": "loop_rl.evaluation.evaluate",
+    "report": "loop_rl.inspection.report.report",
+    "view": "loop_rl.inspection.viewer.view",
+    "export": "loop_rl.inspection.export.export",
     "replay": "loop_rl.inspection.replay",
     "debug-loss": "loop_rl.inspection.debug_loss",
     "play": "loop_rl.inspection.play",

@@ -3,7 +3,7 @@
     accelerate launch --config_file configs/accelerate/one-node.yaml -m loop_rl.train --run-dir runs/tiny
     accelerate launch --config_file configs/accelerate/one-node.yaml -m loop_rl.train --config configs/tiny.yaml seed=1
 
-Every rank runs this file. Rollouts come from the run directory, where the sampler (`loop_rl.sampler`) writes them; the
+Every rank runs this file. Rollouts come from the run directory, where the sampler (`loop_rl.sampling.sampler`) writes them; the
 new policy goes back there. Nothing else connects the two, so either can be killed and started again.
 """
 
@@ -16,19 +16,27 @@ import sys
 import time
 from pathlib import Path
 
-from loop_rl.advantage import keep_informative, leave_one_out
-from loop_rl.checkpoint import latest_checkpoint, load_checkpoint, publish_policy, save_checkpoint
-from loop_rl.config import Config, ConfigError, load_config
-from loop_rl.metrics import MetricsWriter, describe_groups, describe_left_out
-from loop_rl.processes import die_with_parent
-from loop_rl.ranks import refuse_contradictions
-from loop_rl.rollout import Group, read_group
-from loop_rl.rollout_store import assigned_groups, read_dropped
-from loop_rl.run_dir import RunDir
-from loop_rl.stress import stress_step
-from loop_rl.timeline import Timeline
-from loop_rl.trainer import Trainer, Update, end_process
-from loop_rl.updates import write_updates
+from loop_rl.algorithms.advantages.leave_one_out import leave_one_out
+from loop_rl.algorithms.filters import keep_informative
+from loop_rl.config.base import ConfigError
+from loop_rl.config.load import load_config
+from loop_rl.config.settings import Config
+from loop_rl.data.rollout import Group
+from loop_rl.machine.processes import die_with_parent
+from loop_rl.store.metrics import MetricsWriter
+from loop_rl.store.rollout_files import read_group
+from loop_rl.store.rollouts import assigned_groups, read_dropped
+from loop_rl.store.run_dir import RunDir
+from loop_rl.store.timeline import Timeline
+from loop_rl.store.updates import write_updates
+from loop_rl.training.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
+from loop_rl.training.engine import end_process
+from loop_rl.training.figures import describe_groups, describe_left_out
+from loop_rl.training.launcher import refuse_contradictions
+from loop_rl.training.publish import publish_policy
+from loop_rl.training.stress import stress_step
+from loop_rl.training.totals import Update
+from loop_rl.training.trainer import Trainer
 
 POLL_S = 0.2
 SAMPLER_SILENCE_S = 300.0

@@ -57,7 +57,7 @@ def vllm_url(served_model: Path, tmp_path_factory: pytest.TempPathFactory) -> It
     """A vLLM server of `served_model`; its secret is `served.SECRET`."""
     from served import SECRET, served_config
 
-    from loop_rl.server import VllmServer
+    from loop_rl.serving.server import VllmServer
 
     log = tmp_path_factory.mktemp("logs") / "vllm-0.log"
     server = VllmServer(served_config(served_model), 0, log, secret=SECRET)
@@ -124,11 +124,11 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
     """What `pytest -n` gives to a process: whole files, in the order of above, because of their fixtures."""
     from xdist.scheduler import LoadScopeScheduling
 
-    served = {f"tests/test_{name}.py" for name in SERVED_FILES}
+    served = {f"test_{name}.py" for name in SERVED_FILES}
 
     class Files(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
             file = nodeid.partition("::")[0]
-            return "served" if file in served else file
+            return "served" if Path(file).name in served else file
 
     return Files(config, log)

@@ -21,13 +21,13 @@ import pytest
 from safetensors.numpy import load_file
 
 from loop_rl.inspection.debug_loss import load_policy, recomputed_logprobs
-from loop_rl.launch import accelerate_command
-from loop_rl.metrics import read_metrics
-from loop_rl.rollout import read_group, read_rollouts, write_rollouts
-from loop_rl.rollout_store import assigned_groups
-from loop_rl.run_dir import RunDir
-from loop_rl.timeline import read_timeline
-from loop_rl.updates import read_updates
+from loop_rl.running.ranks import accelerate_command
+from loop_rl.store.metrics import read_metrics
+from loop_rl.store.rollout_files import read_group, read_rollouts, write_rollouts
+from loop_rl.store.rollouts import assigned_groups
+from loop_rl.store.run_dir import RunDir
+from loop_rl.store.timeline import read_timeline
+from loop_rl.store.updates import read_updates
 
 REPO = Path(__file__).resolve().parent.parent
 NUM_ITERATIONS = 8

@@ -1,1 +1,4 @@
-"""Looking at a run: report, viewer, export, replay, play. Reads the run directory; training never imports it."""
+"""For the reader of a run: report, viewer, export, replay, debug-loss, play, the live view. Never steers training.
+
+Imports everything below `running`; only the supervisor imports it.
+"""

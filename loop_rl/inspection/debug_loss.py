@@ -24,17 +24,22 @@ from rich.table import Table
 from rich.text import Text
 from transformers.utils.logging import disable_progress_bar
 
-from loop_rl.advantage import leave_one_out
-from loop_rl.batching import Sample, collate
-from loop_rl.chat import load_tokenizer
-from loop_rl.command import run_command
-from loop_rl.config import Config, ConfigError
+from loop_rl.agents.chat import load_tokenizer
+from loop_rl.algorithms.advantages.leave_one_out import leave_one_out
+from loop_rl.algorithms.aggregation import policy_loss
+from loop_rl.algorithms.importance import importance_weights
+from loop_rl.algorithms.objectives.clipped import clipped_surrogate
+from loop_rl.config.base import ConfigError
+from loop_rl.config.settings import Config
+from loop_rl.data.rollout import Rollout
+from loop_rl.data.samples import Sample
 from loop_rl.inspection.find import find_rollout
-from loop_rl.loss import clipped_surrogate, importance_weights, policy_loss
-from loop_rl.policy_model import PolicyModel, load_llm
-from loop_rl.rollout import Rollout, read_group
-from loop_rl.run_dir import RunDir
-from loop_rl.updates import read_updates
+from loop_rl.machine.command import run_command
+from loop_rl.store.rollout_files import read_group
+from loop_rl.store.run_dir import RunDir
+from loop_rl.store.updates import read_updates
+from loop_rl.training.batching import collate
+from loop_rl.training.model import PolicyModel, load_llm
 
 _MIN_WIDTH = 175  # of the table, where the output is no terminal or a narrow one
 

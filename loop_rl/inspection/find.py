@@ -11,9 +11,10 @@ import pyarrow.parquet as pq
 
 from appworld_tasks.roots import check_root
 from appworld_tasks.splits import SplitError, TaskInfo, load_split
-from loop_rl.config import ConfigError
-from loop_rl.rollout import Rollout, read_rollouts
-from loop_rl.run_dir import RunDir
+from loop_rl.config.base import ConfigError
+from loop_rl.data.rollout import Rollout
+from loop_rl.store.rollout_files import read_rollouts
+from loop_rl.store.run_dir import RunDir
 
 _NUM_NEAREST = 3
 

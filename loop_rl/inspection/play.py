@@ -30,15 +30,16 @@ from rich.text import Text
 from appworld_tasks.pool import EngineError
 from appworld_tasks.scoring import ScoringError
 from appworld_tasks.splits import TaskInfo
-from loop_rl.agent import EpisodeSettings, Job, run_job
-from loop_rl.chat import Chat
-from loop_rl.command import run_async, run_command
-from loop_rl.config import Config, load_config
-from loop_rl.environment import make_environment
+from loop_rl.agents.chat import Chat
+from loop_rl.agents.episode import EpisodeSettings, Job, run_job
+from loop_rl.agents.policy import Sample
+from loop_rl.config.load import load_config
+from loop_rl.config.settings import Config
+from loop_rl.data.rollout import Rollout
+from loop_rl.environments.appworld.environment import make_environment
 from loop_rl.inspection.find import all_tasks, find_task
 from loop_rl.inspection.inert import inert
-from loop_rl.policy import Sample
-from loop_rl.rollout import Rollout
+from loop_rl.machine.command import run_async, run_command
 
 _NUM_LISTED = 5
 _POLL_S = 0.05

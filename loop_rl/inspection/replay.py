@@ -23,13 +23,14 @@ from rich.text import Text
 
 from appworld_tasks.pool import EngineError, WorkerLost
 from appworld_tasks.scoring import ScoringError
-from loop_rl.chat import Chat
-from loop_rl.command import run_async, run_command
-from loop_rl.environment import Environment, Episode, Score, Task, make_environment
+from loop_rl.agents.chat import Chat
+from loop_rl.data.rollout import EndReason, Rollout, Turn
+from loop_rl.environments.appworld.environment import make_environment
+from loop_rl.environments.protocol import Environment, Episode, Score, Task
 from loop_rl.inspection.find import find_rollout, find_task
 from loop_rl.inspection.inert import inert
-from loop_rl.rollout import EndReason, Rollout, Turn
-from loop_rl.run_dir import RunDir
+from loop_rl.machine.command import run_async, run_command
+from loop_rl.store.run_dir import RunDir
 
 DIFFERS, FAILED = 1, 2
 

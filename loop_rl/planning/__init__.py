@@ -1,1 +1,4 @@
-"""What a run will need and how long it will take, before anything starts. Nothing in training imports this."""
+"""What fits, and how long it takes, before anything runs.
+
+Imports config, data, store, training (its packing), sampling (its rules of assignment).
+"""

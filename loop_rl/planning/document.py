@@ -9,8 +9,8 @@ import io
 
 from rich.console import Console
 
-from loop_rl.config import load_config
-from loop_rl.plan import WIDTH, Machines, print_plan
+from loop_rl.config.load import load_config
+from loop_rl.planning.plan import WIDTH, Machines, print_plan
 from loop_rl.planning.timing import Assumptions
 
 _HEAD = """# Plans

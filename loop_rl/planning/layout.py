@@ -5,23 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from loop_rl.config import Config, parse_config
+from loop_rl.config.load import parse_config
+from loop_rl.config.settings import Config
 from loop_rl.planning.gpus import GIB, Gpu
-from loop_rl.planning.memory import (
-    gpu_memory_utilization,
-    kv_bytes_per_token,
-    server_memory,
-    training_memory,
-)
+from loop_rl.planning.memory import gpu_memory_utilization, kv_bytes_per_token, server_memory, training_memory
 from loop_rl.planning.shapes import ModelShape
 from loop_rl.planning.simulation import Curve, System
-from loop_rl.planning.timing import (
-    Assumptions,
-    environment_curve,
-    generation_curve,
-    publishing_time,
-    training_time,
-)
+from loop_rl.planning.timing import Assumptions, environment_curve, generation_curve, publishing_time, training_time
 from loop_rl.planning.workload import Workload
 
 _TIME_SLICING = 2.0

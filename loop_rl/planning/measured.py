@@ -9,14 +9,15 @@ from statistics import fmean
 
 import numpy as np
 
-from loop_rl.config import Config
-from loop_rl.metrics import read_metrics
+from loop_rl.config.settings import Config
+from loop_rl.data.rollout import Rollout
 from loop_rl.planning.simulation import Curve, System
 from loop_rl.planning.workload import Episode, Workload
-from loop_rl.rollout import Rollout, read_group
-from loop_rl.rollout_store import assigned_groups
-from loop_rl.run_dir import RunDir
-from loop_rl.timeline import read_timeline
+from loop_rl.store.metrics import read_metrics
+from loop_rl.store.rollout_files import read_group
+from loop_rl.store.rollouts import assigned_groups
+from loop_rl.store.run_dir import RunDir
+from loop_rl.store.timeline import read_timeline
 
 _SETTLED = 2
 """Iterations at the start that are left out: version 0 is served without an adapter, which is faster than what follows,

@@ -2,19 +2,19 @@
 
 Symbols: P parameters of the model, A those that are trained (the adapter's, or all P where `model.lora` is null), R trainer ranks, T tokens of the largest micro-batch on one rank,
 L layers, H hidden size, Q width of the queries, I of the MLP, V vocabulary, s bytes of a number in `model.dtype`.
-The activation terms are checked against the peak of a real forward and backward in tests/test_plan_memory.py.
+The activation terms are checked against the peak of a real forward and backward in tests/planning/test_plan_memory.py.
 """
 
 from __future__ import annotations
 
-from loop_rl.config import Config
+from loop_rl.config.settings import Config
 from loop_rl.planning.gpus import GIB
 from loop_rl.planning.shapes import ModelShape
 
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2}
 # DeepSpeed's stage3_max_live_parameters: ZeRO-3 keeps up to this many gathered parameters before it lets go of some.
 _LIVE_PARAMETERS = 1_000_000_000
-# loop_rl.trainer's reduce_bucket_size, and DeepSpeed's stage3_prefetch_bucket_size of the same size.
+# loop_rl.training.trainer's reduce_bucket_size, and DeepSpeed's stage3_prefetch_bucket_size of the same size.
 _BUCKET_ELEMENTS = 50_000_000
 # DeepSpeed's sub_group_size: ZeRO-3's optimiser step takes so many of a rank's weights at a time.
 _SUB_GROUP_ELEMENTS = 1_000_000_000
@@ -25,7 +25,7 @@ TRAINING_RESERVE = 4 * GIB
 # vLLM's own activations of a profile run and its CUDA graphs: an assumption, likewise.
 SERVER_RESERVE = 4 * GIB
 _DEFAULT_UTILIZATION = 0.92  # of vLLM 0.32
-_LORAS_HELD = 2  # --max-loras, see loop_rl.server
+_LORAS_HELD = 2  # --max-loras, see loop_rl.serving.server
 
 
 def training_memory(shape: ModelShape, config: Config, num_ranks: int) -> dict[str, float]:

@@ -18,8 +18,8 @@ from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from loop_rl.assignment import Outstanding, choose, max_outstanding, too_old
 from loop_rl.planning.workload import Episode, Workload
+from loop_rl.sampling.assignment import Outstanding, choose, max_outstanding, too_old
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class System:
 
 @dataclass(frozen=True)
 class Discipline:
-    """Which rollouts may be sampled when, and which are trained on: by the rules of loop_rl.assignment."""
+    """Which rollouts may be sampled when, and which are trained on: by the rules of loop_rl.sampling.assignment."""
 
     name: str
     max_staleness: int

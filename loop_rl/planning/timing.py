@@ -11,7 +11,7 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from loop_rl.config import Config
+from loop_rl.config.settings import Config
 from loop_rl.planning.gpus import Gpu
 from loop_rl.planning.memory import DTYPE_BYTES, kv_bytes_per_token
 from loop_rl.planning.shapes import ModelShape
@@ -100,7 +100,7 @@ def training_time(
 ) -> Callable[[Sequence[int]], float]:
     """Seconds of one iteration's update as a function of the rollouts' lengths.
 
-    A step takes as long as its busiest rank: rollouts are shared out longest first, as loop_rl.batching does, so more
+    A step takes as long as its busiest rank: rollouts are shared out longest first, as loop_rl.training.batching does, so more
     ranks than rollouts in a minibatch are of no use. Under ZeRO-3 each micro-batch gathers the weights twice, and where
     all are trained each reduces as many gradients, beside the computation; the slower of both counts.
     """

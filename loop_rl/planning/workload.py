@@ -6,7 +6,7 @@ import random
 from dataclasses import dataclass
 from statistics import fmean
 
-from loop_rl.config import AgentConfig
+from loop_rl.config.settings import AgentConfig
 
 ASSUMED_EPISODES = 500
 """The assumption: no rollout of these models in AppWorld's official tasks has been seen by this code."""

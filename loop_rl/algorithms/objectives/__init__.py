@@ -1,0 +1,1 @@
+"""Objectives: from log-probabilities to the loss of a micro-batch. `algorithm.objective` names one."""

@@ -1,0 +1,24 @@
+"""What every section of the config is made of."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+from pydantic import BaseModel, ConfigDict
+from pydantic.fields import FieldInfo
+
+
+class ConfigError(ValueError):
+    """A setting is unknown, malformed or contradicts another; the message is one line and names the key."""
+
+
+class Section(BaseModel):
+    """Base of every section: unknown keys are refused, fields are documented by the string below them."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, protected_namespaces=())
+
+
+def section_of(field: FieldInfo) -> type[Section] | None:
+    """The section that a field holds, optional or not; None where it holds a plain value."""
+    kinds = (field.annotation, *get_args(field.annotation))
+    return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Section)), None)

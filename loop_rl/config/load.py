@@ -1,0 +1,86 @@
+"""From a YAML file and overrides to a checked `Config`, and back."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from loop_rl.config.base import ConfigError, Section, section_of
+from loop_rl.config.settings import Config
+
+
+def load_config(path: str | Path, overrides: list[str] | None = None) -> Config:
+    """Read a YAML file and apply overrides such as `trainer.learning_rate=1e-4`.
+
+    Raises:
+        ConfigError: in one line, what is wrong, with the key, the file and the nearest valid key.
+    """
+    path = Path(path)
+    try:
+        tree = yaml.safe_load(path.read_text()) or {}
+    except OSError as error:
+        known = ", ".join(sorted(str(p) for p in Path("configs").glob("*.yaml")))
+        raise ConfigError(f"{path}: cannot read config: {error.strerror} (known: {known})") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path}: expected a mapping of settings, got {type(tree).__name__}")
+    for override in overrides or []:
+        _apply_override(tree, override)
+    return parse_config(tree, source=str(path))
+
+
+def parse_config(tree: dict[str, Any], source: str) -> Config:
+    """Check a tree of settings. Raises ConfigError naming `source` and the first offending key."""
+    _refuse_unknown(tree, Config, prefix="", source=source)
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        message = first["msg"].removeprefix("Value error, ")
+        given = "" if first["type"] in ("missing", "value_error") else f" (got {first['input']!r})"
+        raise ConfigError(f"{source}: {key + ': ' if key else ''}{message}{given}") from error
+
+
+def dump_config(config: Config) -> str:
+    """The resolved config as YAML; `load_config` of it gives an equal config."""
+    return yaml.safe_dump(config.model_dump(), sort_keys=False, width=120)
+
+
+def _apply_override(tree: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise ConfigError(f"override {override!r}: expected key=value, for example trainer.learning_rate=1e-4")
+    *parents, leaf = key.split(".")
+    node = tree
+    for parent in parents:
+        node = node.setdefault(parent, {})
+        if not isinstance(node, dict):
+            raise ConfigError(f"override {override!r}: {parent!r} is not a section")
+    node[leaf] = yaml.safe_load(text)
+
+
+def _refuse_unknown(tree: dict[str, Any], section: type[Section], prefix: str, source: str) -> None:
+    for key, value in tree.items():
+        field = section.model_fields.get(key)
+        if field is None:
+            valid = _all_keys(Config)
+            near = difflib.get_close_matches(f"{prefix}{key}", valid, n=1, cutoff=0.0)
+            raise ConfigError(f"{source}: unknown setting {prefix}{key!s}; did you mean {near[0]}?")
+        if (inner := section_of(field)) and isinstance(value, dict):
+            _refuse_unknown(value, inner, f"{prefix}{key}.", source)
+
+
+def _all_keys(section: type[Section], prefix: str = "") -> list[str]:
+    keys = []
+    for name, field in section.model_fields.items():
+        if inner := section_of(field):
+            keys += _all_keys(inner, f"{prefix}{name}.")
+        else:
+            keys.append(f"{prefix}{name}")
+    return keys

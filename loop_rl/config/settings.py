@@ -1,0 +1,265 @@
+"""Configuration of a run: one YAML file, dotted overrides, everything checked before any work starts.
+
+Loads without torch. Every field says what it means, in which unit, and where its default comes from; "paper" is arXiv
+2502.01600, "released" the authors' released configuration where the paper is silent.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from loop_rl.config.base import Section
+
+
+class LoraConfig(Section):
+    """LoRA adapter (peft) on all linear layers."""
+
+    rank: int = Field(16, ge=1)
+    """Released: 16. vLLM serves ranks 1, 8, 16, 32, 64, 128, 256, 320, 512."""
+    alpha: int = Field(32, ge=1)
+    """Released: 32."""
+
+
+class ModelConfig(Section):
+    """The one LLM."""
+
+    path: str
+    """A local folder or a hub name; needs a tokenizer with a chat template."""
+    dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    """Compute type of the frozen weights, in the trainer and in vLLM alike."""
+    lora: LoraConfig | None = LoraConfig()
+    """null trains all weights instead of an adapter: many times the memory, and a whole model published each iteration."""
+
+
+class TasksConfig(Section):
+    """Which tasks, and the processes that run them."""
+
+    root: str = ".appworld/builtin"
+    """AppWorld root with `data/` (ground truth included; the workers get a copy without it)."""
+    python: str = ".venv-appworld/bin/python"
+    """Interpreter of AppWorld's own virtual environment."""
+    train_split: Literal["train", "dev"] = "train"
+    """Split to train on; the test splits are refused."""
+    difficulties: list[int] = Field([1, 2])
+    """Train on tasks of these difficulties. Paper: 1 and 2."""
+    task_ids: list[str] = Field([])
+    """Train on these tasks of the split only; empty is all of them."""
+    num_workers: int = Field(16, ge=1)
+    """AppWorld worlds open at once, one process each (about 100 MB); bounds the rollouts in flight."""
+    execute_timeout_s: float = Field(60.0, gt=0)
+    """Seconds that one code block may run before its worker is killed from outside."""
+    scoring: Literal["replay", "diff"] = "replay"
+    """`replay` does an episode's API calls again in a clean world and scores that, so that no other deed of agent code
+    counts; `diff` scores what the world has saved, AppWorld's own way, which agent code can forge."""
+
+
+class AgentConfig(Section):
+    """One episode."""
+
+    prompt: Literal["full", "compact"] = "full"
+    """`full` teaches an instruction-tuned model by a worked example; `compact` is for the tiny model."""
+    max_turns: int = Field(40, ge=1)
+    """Turns in a training episode. Released: 40."""
+    max_eval_turns: int = Field(50, ge=1)
+    """Turns in an evaluation episode. Released: 50."""
+    max_new_tokens: int = Field(1500, ge=1)
+    """Tokens the policy may write in one turn. Released: 1,500."""
+    max_context_tokens: int = Field(32_768, ge=64)
+    """Tokens of the whole episode, prompt included; also vLLM's --max-model-len. Released: 32k."""
+    max_observation_tokens: int = Field(3_000, ge=16)
+    """REPL output shown to the agent is cut to this many tokens. Released: 3,000."""
+    temperature: float = Field(1.0, gt=0)
+    """Sampling temperature in training; behaviour log-probabilities are of this distribution. Released: 1.0."""
+    time_limit_s: float = Field(1_800.0, gt=0)
+    """Wall time of one episode."""
+
+
+class SamplerConfig(Section):
+    """What is rolled out for one iteration."""
+
+    tasks_per_iteration: int = Field(40, ge=1)
+    """Groups per iteration. Released: 40."""
+    rollouts_per_task: int = Field(6, ge=2)
+    """K of the leave-one-out baseline. Paper: 6."""
+    max_staleness: int = Field(1, ge=0)
+    """Policy versions a training token may be old: 0 is strictly on-policy, 1 overlaps sampling and training, more let
+    groups be trained on as they finish."""
+    over_stale: Literal["refuse", "drop"] = "refuse"
+    """`refuse` trains on no token older than that and drops none: the trainer waits for a group in its last iteration.
+    `drop` never waits; groups that have become too old are left out of training, kept on disk and counted."""
+    cut_off_at: float = Field(1.0, gt=0, le=1)
+    """Once the trainer waits and this share of an iteration's rollouts is finished, the others are cut off, as in the
+    released code: they are scored, but not trained on. This favours short episodes; the metrics under `cut/` show by how
+    much. 1 cuts nothing off: what is unfinished goes on and is trained on later."""
+    curriculum: str = Field("loop_rl.sampling.curriculum:shuffled_epochs", pattern=r"^[\w.]+:\w+$")
+    """`module:function` that chooses the task of the next group, see docs/extending.md."""
+
+
+class AlgorithmConfig(Section):
+    """Advantage and loss (DESIGN 1)."""
+
+    min_abs_advantage: float = Field(0.01, ge=0)
+    """Rollouts with |A| below this are dropped. Paper: 0.01."""
+    clip_epsilon: float = Field(0.1, gt=0, lt=1)
+    """PPO clip range. Released: 0.1."""
+    epochs: int = Field(2, ge=1)
+    """Passes over the rollouts of an iteration. Released: 2."""
+    ratio_to: Literal["behaviour", "recomputed"] = "behaviour"
+    """What the importance ratio divides by: `behaviour`, the log-probabilities that the tokens were sampled with, or
+    `recomputed`, those of the policy that the iteration starts from as the trainer computes them. See docs/loop.md."""
+    max_importance_weight: float = Field(0.0, ge=0)
+    """C of truncated importance sampling: a token's objective is multiplied by min(pi_recomputed / pi_behaviour, C); 0
+    truncates nothing. Refused with `ratio_to: behaviour`, where all of these weights are 1."""
+
+
+class TrainerConfig(Section):
+    """Optimisation."""
+
+    num_iterations: int = Field(50, ge=1)
+    """Iterations of sample, advantage, filter, update."""
+    learning_rate: float = Field(5e-5, gt=0)
+    """AdamW, constant. Paper: 5e-5."""
+    weight_decay: float = Field(0.0, ge=0)
+    """AdamW's decoupled decay on the trained weights."""
+    max_grad_norm: float = Field(1.0, gt=0)
+    """Global gradient norm is clipped to this. Paper: 1."""
+    minibatch_rollouts: int = Field(32, ge=1)
+    """Rollouts per optimiser step, over all ranks. Released: 32. Fewer surviving rollouts make one shorter minibatch."""
+    max_tokens_per_microbatch: int = Field(32_768, ge=64)
+    """Padded tokens of one forward and backward on one rank; a longer single rollout goes alone, and with sequence
+    parallelism every rollout does."""
+    logprob_chunk_tokens: int = Field(1024, ge=1)
+    """Tokens whose logits exist at one time: no [tokens, vocabulary] tensor is ever whole in memory."""
+    activation_checkpointing: bool = True
+    """Recompute layer activations in the backward pass instead of keeping them."""
+    zero_stage: Literal[1, 2, 3] = 3
+    """DeepSpeed ZeRO stage."""
+    offload_optimizer: bool = False
+    """Keep the trained weights in float32 and AdamW's state in the CPU's memory and do the optimiser step there."""
+    share_gpus: bool = False
+    """The ranks run on the GPUs that vLLM uses, instead of on those behind them; leave them room with vLLM's
+    `--gpu-memory-utilization` in `server.args`. Refused with several nodes."""
+    sequence_parallel_size: int = Field(1, ge=1)
+    """Ranks that share one rollout, a piece of its tokens each (DeepSpeed Ulysses): for rollouts too long for one GPU.
+    Divides `num_processes` and the model's attention heads. See docs/scaling.md."""
+    num_processes: int = Field(1, ge=1)
+    """Trainer ranks on each training node (one per GPU)."""
+    collective_timeout_s: float = Field(600.0, gt=0)
+    """Seconds after which a rank that waits for the others gives up; bounds the hang when a node or link dies."""
+    checkpoint_every: int = Field(1, ge=1)
+    """Iterations between resumable checkpoints; the last iteration always gets one."""
+    keep_checkpoints: int = Field(2, ge=1)
+    """Newest checkpoints kept. Adapters under policy/ are all kept; whole models as many as checkpoints, two at least, and
+    those that have been evaluated."""
+
+
+class NodesConfig(Section):
+    """Which part of several nodes does what; 0 and 0: one node does everything."""
+
+    inference: int = Field(0, ge=0)
+    """Nodes that serve the policy; the first of them samples, too. They come first."""
+    training: int = Field(0, ge=0)
+    """Nodes that train, behind them."""
+
+
+class ServerConfig(Section):
+    """Stock vLLM servers of each node that serves."""
+
+    replicas: int = Field(1, ge=1)
+    """Independent vLLM servers of a node; requests go to the least loaded."""
+    tensor_parallel_size: int = Field(1, ge=1)
+    """GPUs of one replica."""
+    port: int = Field(0, ge=0, le=65_535)
+    """First port; replica i listens on port + i. 0 picks free ports."""
+    args: list[str] = Field([])
+    """More arguments for `vllm serve`, given through unchanged."""
+    start_timeout_s: float = Field(900.0, gt=0)
+    """Seconds a server may take until it answers."""
+
+
+class EvaluationConfig(Section):
+    """Before/after figures."""
+
+    split: Literal["dev", "test_normal", "test_challenge"] = "test_normal"
+    """Held-out split evaluated before the first and after the last iteration."""
+    temperature: float = Field(1.0, ge=0)
+    """Sampling temperature of evaluation episodes; 0 is greedy."""
+    endpoint: str = Field("", pattern=r"^(https?://.+)?$")
+    """Base URL, with `/v1`, of an OpenAI-compatible endpoint to evaluate instead of a model of ours; `model.path` is then
+    the name that it knows. Refused in training: an endpoint gives no token ids."""
+
+
+class TrackingConfig(Section):
+    """Where the figures go beside metrics.jsonl and TensorBoard."""
+
+    trackers: list[Literal["wandb", "trackio"]] = Field([])
+    """Each needs its package: `.venv/bin/pip install wandb`, or `trackio`."""
+    project: str = "loop_rl"
+    """Project under which the trackers file the run; without effect where `trackers` is empty, so refused there."""
+
+
+class Config(Section):
+    """A run, whole."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    """Name of the run directory under `runs_dir`."""
+    runs_dir: str = "runs"
+    """Folder of all run directories."""
+    seed: int = Field(0, ge=0)
+    """Seeds task order, sampling, initialisation of the adapter and minibatch shuffling."""
+    model: ModelConfig
+    tasks: TasksConfig = TasksConfig()
+    agent: AgentConfig = AgentConfig()
+    sampler: SamplerConfig = SamplerConfig()
+    algorithm: AlgorithmConfig = AlgorithmConfig()
+    trainer: TrainerConfig = TrainerConfig()
+    nodes: NodesConfig = NodesConfig()
+    server: ServerConfig = ServerConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    tracking: TrackingConfig = TrackingConfig()
+
+    @property
+    def run_dir(self) -> Path:
+        return Path(self.runs_dir) / self.name
+
+    @model_validator(mode="after")
+    def _no_contradictions(self) -> Self:
+        agent = self.agent
+        if agent.max_new_tokens + agent.max_observation_tokens >= agent.max_context_tokens:
+            raise ValueError(
+                f"agent.max_new_tokens ({agent.max_new_tokens}) + agent.max_observation_tokens "
+                f"({agent.max_observation_tokens}) leave no room in agent.max_context_tokens ({agent.max_context_tokens})"
+            )
+        if self.trainer.logprob_chunk_tokens > self.trainer.max_tokens_per_microbatch:
+            raise ValueError(
+                f"trainer.logprob_chunk_tokens ({self.trainer.logprob_chunk_tokens}) exceeds "
+                f"trainer.max_tokens_per_microbatch ({self.trainer.max_tokens_per_microbatch}), so it would have no effect"
+            )
+        if self.trainer.num_processes % self.trainer.sequence_parallel_size:
+            raise ValueError(
+                f"trainer.sequence_parallel_size ({self.trainer.sequence_parallel_size}) does not divide "
+                f"trainer.num_processes ({self.trainer.num_processes})"
+            )
+        if self.algorithm.max_importance_weight and self.algorithm.ratio_to == "behaviour":
+            raise ValueError(
+                f"algorithm.max_importance_weight ({self.algorithm.max_importance_weight}) has no effect with "
+                f"algorithm.ratio_to: behaviour; set algorithm.ratio_to: recomputed"
+            )
+        if (self.nodes.inference == 0) != (self.nodes.training == 0):
+            raise ValueError(
+                f"nodes.inference ({self.nodes.inference}) and nodes.training ({self.nodes.training}): both 0, or both at least 1"
+            )
+        if self.nodes.inference and self.trainer.share_gpus:
+            raise ValueError("trainer.share_gpus has no effect with several nodes; leave it out or set nodes to 0")
+        if self.sampler.max_staleness == 0 and self.sampler.over_stale == "drop":
+            raise ValueError(
+                "sampler.over_stale: drop has no effect with sampler.max_staleness: 0, where nothing ever becomes too old"
+            )
+        if not self.tracking.trackers and self.tracking.project != TrackingConfig().project:
+            raise ValueError(f"tracking.project ({self.tracking.project}) has no effect without tracking.trackers")
+        if not self.tasks.difficulties or not set(self.tasks.difficulties) <= {1, 2, 3}:
+            raise ValueError(f"tasks.difficulties must be a non-empty choice of 1, 2, 3, not {self.tasks.difficulties}")
+        return self

@@ -1,0 +1,4 @@
+"""What flows: messages, turns, rollouts, groups, samples. Plain data, no files and no formulas.
+
+Imports no other package.
+"""

@@ -1,0 +1,136 @@
+"""Turn, Rollout, Group and their parquet schema: the one data type that flows from sampler to trainer.
+
+A rollout is kept as tokens, never as text to be tokenised again: what was sampled is what is trained on. Each turn
+holds the context tokens appended since the last action, then the action tokens with the log-probability and the policy
+version they were sampled with.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from loop_rl.data.samples import TokenSequence
+
+
+class EndReason(StrEnum):
+    """Why an episode ended. Every episode has exactly one."""
+
+    COMPLETED = "completed"  # the agent called complete_task
+    MAX_TURNS = "max_turns"
+    CONTEXT_FULL = "context_full"
+    NO_CODE = "no_code"  # a turn without a code block
+    WORKER_LOST = "worker_lost"  # the AppWorld process hung, crashed or was killed
+    TIME_LIMIT = "time_limit"  # the whole episode took too long
+    CUT_OFF = "cut_off"  # the trainer went on without it; scored, but not trained on
+    TAMPERED = "tampered"  # however it ended, its state is not what its API calls give; reward 0
+
+
+@dataclass
+class Turn:
+    """One action of the agent and what it was conditioned on."""
+
+    context_ids: list[int]
+    """Tokens appended before the action: the prompt in the first turn, later the previous observation."""
+    action_ids: list[int]
+    """Tokens the policy sampled, the end-of-turn token included when it was sampled."""
+    logprobs: list[float]
+    """log pi_behaviour of each action token, under the distribution it was really sampled from."""
+    policy_version: int
+    """Version of the policy that sampled this turn; one request is answered by one adapter."""
+    action_text: str
+    code: str
+    """The code that ran; empty when the turn held no code block."""
+    observation: str
+    """REPL output as the agent saw it, after the cut; empty in the last turn of most episodes."""
+    api_calls: list[str] = field(default_factory=list)
+    """AppWorld API calls that the code made, in order: method, path and the parameters as JSON."""
+
+
+@dataclass
+class Rollout:
+    """One episode of one task."""
+
+    rollout_id: str
+    group_id: int
+    """Number of the group, counted from 0 as they begin; the K rollouts of a group share it."""
+    iteration: int
+    """Training iteration that trains on it; -1 in evaluation, and until the sampler has assigned the group to one."""
+    task_id: str
+    scenario_id: str
+    difficulty: int
+    instruction: str
+    end_reason: str
+    reward: float
+    """Fraction of the task's unit tests that pass, in [0, 1]."""
+    success: bool
+    """Every unit test passed."""
+    passes: list[str]
+    failures: list[str]
+    turns: list[Turn]
+    started_at: float
+    """Unix time in seconds."""
+    duration_s: float
+    generation_s: float
+    """Seconds spent waiting for the policy."""
+    environment_s: float
+    """Seconds spent waiting for AppWorld, lease and scoring included."""
+
+    @property
+    def num_action_tokens(self) -> int:
+        return sum(len(turn.action_ids) for turn in self.turns)
+
+    @property
+    def num_tokens(self) -> int:
+        return sum(len(turn.context_ids) + len(turn.action_ids) for turn in self.turns)
+
+    @property
+    def policy_versions(self) -> list[int]:
+        """Policy version of each turn."""
+        return [turn.policy_version for turn in self.turns]
+
+    def flatten(self) -> TokenSequence:
+        """The whole episode as one token sequence of length T = num_tokens."""
+        tokens, mask, logprobs, versions = [], [], [], []
+        for turn in self.turns:
+            num_context, num_action = len(turn.context_ids), len(turn.action_ids)
+            tokens += turn.context_ids + turn.action_ids
+            mask += [False] * num_context + [True] * num_action
+            logprobs += [0.0] * num_context + turn.logprobs
+            versions += [-1] * num_context + [turn.policy_version] * num_action
+        return TokenSequence(tokens, mask, logprobs, versions)
+
+
+@dataclass
+class Group:
+    """The rollouts of one task that share a baseline: K, or at least 2 where some are missing."""
+
+    group_id: int
+    iteration: int
+    rollouts: list[Rollout] = field(default_factory=list)
+    cut: list[Rollout] = field(default_factory=list)
+    """Rollouts that were cut off; they take no part in training."""
+
+    @property
+    def rewards(self) -> list[float]:
+        return [rollout.reward for rollout in self.rollouts]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a group that is finished went."""
+
+    group_id: int
+    task_id: str
+    rewards: tuple[float, ...]
+    """Of its rollouts, in [0, 1]."""
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Tokens of one rollout, as the endpoint counts them."""
+
+    action_tokens: int
+    """What the model wrote, all turns together."""
+    tokens: int
+    """Length of the whole conversation."""

@@ -1,0 +1,33 @@
+"""What the trainer made of a rollout, token by token."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class TokenValues:
+    """What the trainer computed at a rollout's action tokens, in the order of `Rollout.flatten`, when the last epoch
+    came to the rollout: before the optimiser step it took part in."""
+
+    logprobs: list[float]
+    """log pi_theta."""
+    entropies: list[float]
+    """Of the policy's distribution, in nats."""
+
+    def __add__(self, other: TokenValues) -> TokenValues:
+        """Of the tokens of one rollout, cut in two."""
+        return TokenValues(self.logprobs + other.logprobs, self.entropies + other.entropies)
+
+
+@dataclass(frozen=True)
+class RolloutUpdate:
+    """One rollout of the iteration, trained on or not."""
+
+    rollout_id: str
+    advantage: float
+    trained: bool
+    """False where the filter dropped the rollout or it held no action token; the two lists are then empty."""
+    logprobs: list[float]
+    entropies: list[float]
+    """As in `TokenValues`."""

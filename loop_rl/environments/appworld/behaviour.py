@@ -1,0 +1,165 @@
+"""What the agent does, counted in stored rollouts: the behaviours that the paper says LOOP changes.
+
+counts = count_behaviour(rollout.turns, rollout.end_reason, rollout.num_action_tokens)   # counts add up with +
+for row in ROWS:
+    print(row.label, row.value(counts))
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Protocol
+
+from loop_rl.data.rollout import EndReason
+
+_BLOCK_OPENS = re.compile(r"^```python[ \t]*$", re.MULTILINE)
+_ASSUMPTION = re.compile(r"\bassum\w*", re.IGNORECASE)
+_PLACEHOLDER = re.compile(r"dummy", re.IGNORECASE)
+_API = re.compile(r"\bapis\.(\w+)\.(\w+)[ \t]*\(")
+_COMPLETE_TASK = ("supervisor", "complete_task")
+_FAILED = "Execution failed"  # how AppWorld's REPL begins the report of an exception
+SHOW_API_DOC = "GET /api_docs/api_doc "
+"""How `Turn.api_calls` begins a call of show_api_doc."""
+
+
+class TextTurn(Protocol):
+    """What of a `loop_rl.data.rollout.Turn` is looked at."""
+
+    action_text: str
+    code: str
+    observation: str
+    api_calls: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Behaviour:
+    """Counts over some rollouts."""
+
+    rollouts: int = 0
+    completed: int = 0
+    """Rollouts that the agent ended itself, by complete_task."""
+    turns: int = 0
+    action_tokens: int = 0
+    doc_calls: int = 0
+    """Calls of show_api_doc."""
+    multi_block_turns: int = 0
+    """Turns that open more than one ```python block."""
+    failed_calls: int = 0
+    """Failed API calls that a turn follows, see `failures`."""
+    given_up: int = 0
+    """Of those, the ones after which the agent gave up."""
+    assumptions: int = 0
+    """Words that begin with "assum", in thought and code."""
+    placeholders: int = 0
+    """Occurrences of "dummy", in thought and code."""
+
+    def __add__(self, other: Behaviour) -> Behaviour:
+        return Behaviour(**{name: count + getattr(other, name) for name, count in vars(self).items()})
+
+
+@dataclass(frozen=True)
+class Row:
+    """One behaviour as a ratio of two counts."""
+
+    label: str
+    numerator: str
+    denominator: str
+    percent: bool
+    definition: str
+
+    def value(self, counts: Behaviour) -> float | None:
+        """The ratio; None where the denominator is 0."""
+        denominator = getattr(counts, self.denominator)
+        return getattr(counts, self.numerator) / denominator if denominator else None
+
+
+ROWS = (
+    Row(
+        "show_api_doc calls per rollout",
+        "doc_calls",
+        "rollouts",
+        False,
+        "Calls that reached AppWorld, by Turn.api_calls.",
+    ),
+    Row(
+        "turns with more than one code block",
+        "multi_block_turns",
+        "turns",
+        True,
+        "Share of turns that open two or more ```python blocks; only the first is run.",
+    ),
+    Row(
+        "giving up after a failed API call",
+        "given_up",
+        "failed_calls",
+        True,
+        "Of the turns whose code calls an API (complete_task aside), whose observation starts with “Execution failed” and "
+        "that another turn follows: the share where that next turn calls complete_task, or holds no code, and calls none of "
+        "the APIs of the failed turn again.",
+    ),
+    Row(
+        "words of assumption per rollout",
+        "assumptions",
+        "rollouts",
+        False,
+        "Words that begin with “assum”, upper or lower case, in all that the agent writes.",
+    ),
+    Row(
+        "placeholder values per rollout",
+        "placeholders",
+        "rollouts",
+        False,
+        "Occurrences of “dummy”, upper or lower case, in all that the agent writes.",
+    ),
+    Row("turns per rollout", "turns", "rollouts", False, "Actions of the agent."),
+    Row("action tokens per rollout", "action_tokens", "rollouts", False, "Tokens that the agent wrote."),
+    Row("completed", "completed", "rollouts", True, "Share of rollouts that end by complete_task, rightly or not."),
+)
+
+
+def count_behaviour(turns: Sequence[TextTurn], end_reason: str, num_action_tokens: int) -> Behaviour:
+    """Counts of one rollout."""
+    failed, given_up = failures(turns)
+    texts = [turn.action_text for turn in turns]
+    return Behaviour(
+        rollouts=1,
+        completed=int(end_reason == EndReason.COMPLETED),
+        turns=len(turns),
+        action_tokens=num_action_tokens,
+        doc_calls=sum(call.startswith(SHOW_API_DOC) for turn in turns for call in turn.api_calls),
+        multi_block_turns=sum(len(_BLOCK_OPENS.findall(text)) > 1 for text in texts),
+        failed_calls=len(failed),
+        given_up=len(given_up),
+        assumptions=sum(len(_ASSUMPTION.findall(text)) for text in texts),
+        placeholders=sum(len(_PLACEHOLDER.findall(text)) for text in texts),
+    )
+
+
+def failures(turns: Sequence[TextTurn]) -> tuple[list[int], list[int]]:
+    """Indices of the turns with a failed API call, and of those after which the agent gave up.
+
+    A failed API call is a turn whose code calls an API other than complete_task and whose observation starts with
+    "Execution failed", for whatever reason (the API's answer, a name that does not exist, a mistake of syntax). The
+    last turn of an episode is none: nothing shows what the agent would have done next.
+
+    The agent gave up when its next turn calls complete_task or holds no code (which ends the episode), and calls none
+    of the failed turn's APIs again.
+    """
+    failed, given_up = [], []
+    for index, (turn, following) in enumerate(pairwise(turns)):
+        tried = apis_in(turn.code) - {_COMPLETE_TASK}
+        if not tried or not turn.observation.startswith(_FAILED):
+            continue
+        failed.append(index)
+        called = apis_in(following.code)
+        if (not following.code or _COMPLETE_TASK in called) and not called & tried:
+            given_up.append(index)
+    return failed, given_up
+
+
+def apis_in(code: str) -> set[tuple[str, str]]:
+    """(app, API) of every `apis.app.api(` in the code, run or not."""
+    return set(_API.findall(code))

@@ -1,0 +1,240 @@
+"""Evaluation: TGC and SGC on one split, of a run's policy version, of any model, or of any OpenAI-compatible endpoint.
+
+    python -m loop_rl.evaluate --run-dir runs/tiny                                      # newest version, the run's split
+    python -m loop_rl.evaluate --run-dir runs/tiny --version 0 --split test_challenge
+    python -m loop_rl.evaluate --config configs/evaluate.yaml --model Qwen/Qwen2.5-7B-Instruct --split dev
+    python -m loop_rl.evaluate --config configs/evaluate.yaml --model gpt-x --endpoint https://host/v1 name=gpt-x
+
+The first two read and write the run. The others make a run of their own, `runs/eval-<model>` if no name= is given, which has
+nothing but evaluations of policy version 0; the last asks an endpoint, with the key in OPENAI_API_KEY.
+
+Every task of the split is tried once. AppWorld's own experiment folders are left behind, so that
+`appworld evaluate <experiment> <split> --root <tasks.root>` prints the same numbers, and `appworld pack` packs them for the
+leaderboard. Episodes are written as they finish; an interrupted evaluation goes on with those that are missing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import re
+from collections.abc import Coroutine
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from appworld_tasks.pool import EngineError
+from appworld_tasks.scoring import ScoringError
+from appworld_tasks.splits import TEST_SPLITS, TaskInfo, load_split
+from loop_rl.agents.chat import Chat
+from loop_rl.agents.episode import EpisodeSettings, Job
+from loop_rl.agents.policy import PolicyError
+from loop_rl.config.load import load_config
+from loop_rl.config.settings import Config
+from loop_rl.data.rollout import Rollout, Usage
+from loop_rl.environments.appworld.environment import make_environment
+from loop_rl.environments.appworld.failures import Evidence
+from loop_rl.environments.appworld.figures import analyse, describe
+from loop_rl.evaluation.preflight import check_evaluation_inputs
+from loop_rl.evaluation.tables import behaviour_table, evaluation_table, failed_tests_table, failures_table, summary
+from loop_rl.machine.command import run_async, run_command
+from loop_rl.machine.files import write_atomically
+from loop_rl.machine.processes import die_with_parent
+from loop_rl.sampling.collect import collect, in_order
+from loop_rl.serving.client import PolicyClient
+from loop_rl.serving.endpoint import Endpoint, MessageChat, check_endpoint, stored
+from loop_rl.serving.replicas import Replicas
+from loop_rl.serving.server import ServerFailed
+from loop_rl.store.rollout_files import read_rollouts, write_rollouts
+from loop_rl.store.run_dir import RunDir
+from loop_rl.store.secret import secret
+
+_TEND_EVERY_S = 0.3
+console = Console(highlight=False, soft_wrap=True)
+
+
+def experiment_name(config: Config, version: int, split: str) -> str:
+    """Name of the AppWorld experiment that an evaluation leaves behind, of the form that `appworld pack` asks for."""
+    name = re.sub(r"[^a-z0-9_-]", "-", config.name.lower())
+    return f"{name}-v{version:06d}_{split}"
+
+
+async def evaluate(run: RunDir, config: Config, version: int, split: str, urls: list[str]) -> dict:
+    """Run what is missing of an evaluation, write its rollouts and figures, and return the figures.
+
+    urls: of vLLM servers; empty with `evaluation.endpoint`.
+
+    Raises:
+        PolicyError: no vLLM server or no endpoint answers.
+        ScoringError: an episode cannot be scored.
+    """
+    tasks = load_split(config.tasks.root, split)
+    pieces = run.eval_rollouts / f".v{version:06d}-{split}"
+    # A whole model is deleted when it is old, unless this folder shows that its evaluation has begun.
+    pieces.mkdir(parents=True, exist_ok=True)
+    done = {path.stem for path in pieces.glob("*.parquet")}
+    jobs = [_job(config, version, split, index, task) for index, task in enumerate(tasks) if task.task_id not in done]
+    settings = EpisodeSettings.evaluation(config.agent, config.evaluation.temperature, version)
+    if config.evaluation.endpoint:
+        chat = MessageChat(config.agent)
+        client = Endpoint(config.evaluation.endpoint, config.model.path)
+    else:
+        chat = Chat.from_pretrained(config.model.path, config.agent)
+        client = PolicyClient.of_run(run, config, urls, chat.end_of_turn_id)
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        bar = progress.add_task(f"evaluating version {version} on {split}", total=len(tasks), completed=len(done))
+
+        def on_finished(rollout: Rollout) -> None:
+            if config.evaluation.endpoint:
+                rollout, usage = stored(rollout)
+                write_atomically(pieces / f"{rollout.task_id}.usage.json", json.dumps(asdict(usage)))
+            write_rollouts(pieces / f"{rollout.task_id}.parquet", [rollout])
+            progress.update(bar, advance=1)
+
+        async with make_environment(config.tasks) as environment, client as policy:
+            if not config.evaluation.endpoint:
+                await policy.load_version(version, run.policy_folder(version) if version else None)
+            num_concurrent = config.tasks.num_workers
+            await collect(
+                in_order(jobs), environment, policy, chat, settings, num_concurrent, on_finished, keep_outputs=True
+            )
+
+    rollouts = [read_rollouts(pieces / f"{task.task_id}.parquet")[0] for task in tasks]
+    usages = [_usage(pieces, rollout) for rollout in rollouts]
+    write_rollouts(run.evaluation_file(version, split).with_suffix(".parquet"), rollouts)
+    figures = describe(tasks, rollouts) | analyse(rollouts, usages, Evidence.of_root(config.tasks.root))
+    figures["experiment"] = experiment_name(config, version, split)
+    write_atomically(run.evaluation_file(version, split), json.dumps(figures, indent=1))
+    for piece in pieces.iterdir():
+        piece.unlink()
+    pieces.rmdir()
+    return figures
+
+
+def _usage(pieces: Path, rollout: Rollout) -> Usage:
+    """As an endpoint has counted, or else by the rollout's own tokens."""
+    file = pieces / f"{rollout.task_id}.usage.json"
+    return (
+        Usage(**json.loads(file.read_text())) if file.exists() else Usage(rollout.num_action_tokens, rollout.num_tokens)
+    )
+
+
+def _job(config: Config, version: int, split: str, index: int, task: TaskInfo) -> Job:
+    return Job(
+        task=task,
+        rollout_id=f"v{version:06d}-{task.task_id}",
+        experiment_name=experiment_name(config, version, split),
+        seed=config.seed * 1_000_003 + index,  # the same for every version, so that a comparison is less noisy
+        group_id=index,
+        iteration=-1,
+    )
+
+
+def _evaluate_with_servers(run: RunDir, config: Config, version: int, split: str, urls: list[str]) -> dict:
+    """With the given servers or the endpoint, or else with servers of our own for the time it takes."""
+    if urls or config.evaluation.endpoint:
+        return run_async(evaluate(run, config, version, split, urls))
+    replicas = Replicas(config, run.logs / "evaluation", secret(run))
+    try:
+        with console.status("starting vLLM"):
+            replicas.start()
+            replicas.wait_until_ready()
+        return run_async(_tended(evaluate(run, config, version, split, replicas.urls), replicas))
+    finally:
+        replicas.stop()
+
+
+async def _tended(work: Coroutine[Any, Any, dict], replicas: Replicas) -> dict:
+    """The result of `work`, with the servers tended beside it. Raises ServerFailed."""
+    task = asyncio.create_task(work)
+    try:
+        while not task.done():
+            replicas.tend()
+            await asyncio.wait([task], timeout=_TEND_EVERY_S)
+        return task.result()
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--run-dir", type=Path, help="evaluate a policy of this run")
+    what.add_argument("--config", type=Path, help="evaluate a model without training, with these settings")
+    parser.add_argument("--version", type=int, help="of the run's policy; 0 is the untouched base (default: newest)")
+    parser.add_argument("--model", help="local folder or hub name, or the name that the endpoint knows (model.path)")
+    parser.add_argument("--endpoint", metavar="URL", help="OpenAI-compatible, ends with /v1 (evaluation.endpoint)")
+    parser.add_argument("--split", help="dev, test_normal, test_challenge or train (default: the config's)")
+    parser.add_argument("--summary", action="store_true", help="print TGC, SGC and what episodes cost, no more")
+    parser.add_argument("--server", action="append", default=[], metavar="URL", help="running vLLM server; repeatable")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="dotted settings, with --config")
+    args = parser.parse_intermixed_args()  # settings may stand anywhere
+    if args.run_dir and (args.model or args.endpoint or args.overrides):
+        parser.error("a run has its model and settings; --model, --endpoint and key=value go with --config")
+    if args.config and args.version is not None:
+        parser.error("--version goes with --run-dir")
+    die_with_parent()
+    errors = (PolicyError, ScoringError, EngineError, ServerFailed)
+    work = _evaluate_run if args.run_dir else _evaluate_model
+    return run_command(lambda: work(args), "stopped; the same command goes on from here", errors)
+
+
+def _evaluate_run(args: argparse.Namespace) -> None:
+    run = RunDir.open(args.run_dir)
+    config = run.config
+    split = args.split or config.evaluation.split
+    check_evaluation_inputs(config, split)
+    version = run.latest_version() if args.version is None else args.version
+    run.require_version(version)
+    _evaluate_and_print(run, config, version, split, args)
+
+
+def _evaluate_model(args: argparse.Namespace) -> None:
+    overrides = list(args.overrides)
+    if args.model:
+        overrides.append(f"model.path={json.dumps(args.model)}")
+    if args.endpoint:
+        overrides.append(f"evaluation.endpoint={json.dumps(args.endpoint)}")
+    if not any(override.startswith("name=") for override in overrides):
+        model = load_config(args.config, overrides).model.path
+        overrides.append(f"name=eval-{re.sub(r'[^A-Za-z0-9._-]', '-', Path(model).name)}")
+    config = load_config(args.config, overrides)
+    split = args.split or config.evaluation.split
+    check_evaluation_inputs(config, split)
+    if config.evaluation.endpoint and not config.run_dir.exists():
+        run_async(check_endpoint(config.evaluation.endpoint, config.model.path))
+    _evaluate_and_print(RunDir.create(config), config, 0, split, args)
+
+
+def _evaluate_and_print(run: RunDir, config: Config, version: int, split: str, args: argparse.Namespace) -> None:
+    """Evaluate unless that has been done, and print the figures."""
+    file = run.evaluation_file(version, split)
+    with run.lock("evaluation"):
+        if not file.exists():
+            _evaluate_with_servers(run, config, version, split, args.server)
+    figures = json.loads(file.read_text())
+    console.print(evaluation_table(figures, f"policy version {version} on {split}"))
+    if "behaviour" not in figures:
+        console.print(f"{file} was written by an older loop_rl, which counted no more; move it away to evaluate again")
+        return
+    console.print(summary(figures))
+    if args.summary:
+        return
+    console.print(failures_table(figures))
+    console.print(failed_tests_table(figures))
+    before = run.evaluation_file(0, split)
+    columns = {"before (version 0)": json.loads(before.read_text())} if version and before.exists() else {}
+    console.print(behaviour_table(columns | {f"version {version}": figures}))
+    experiment = figures["experiment"]
+    console.print(f"AppWorld's own figures: appworld evaluate {experiment} {split} --root {config.tasks.root}")
+    if split in TEST_SPLITS:
+        console.print(
+            f"For the leaderboard, afterwards: appworld pack {experiment} {split} ... --root {config.tasks.root}"
+        )

@@ -1,0 +1,111 @@
+"""What a run prints: one line an iteration, and the tables of an evaluation."""
+
+from __future__ import annotations
+
+from rich.console import Group
+from rich.markup import escape
+from rich.table import Table
+
+from loop_rl.environments.appworld.behaviour import ROWS, Behaviour, Row
+
+METRICS = ("TGC", "SGC")
+CAPTION = "TGC: task goal completion; SGC: scenario goal completion; in brackets the 95% confidence interval"
+
+
+def evaluation_table(figures: dict, title: str) -> Table:
+    """TGC and SGC of one evaluation."""
+    table = _table(f"{title}, percent", "", "number", "value")
+    for metric, level, name in _rows(figures):
+        figure = figures[metric][level]
+        table.add_row(name, str(figure["num"]), percent_with_interval(figure))
+    return table
+
+
+def before_after_table(before: dict, after: dict, title: str) -> Group:
+    """TGC and SGC of two evaluations of the same split, and below it what the agent does differently."""
+    table = _table(f"{title}, percent", "", "number", "before", "after", "change")
+    for metric, level, name in _rows(before):
+        b, a = before[metric][level], after[metric][level]
+        change = 100 * (a["value"] - b["value"])
+        table.add_row(name, str(b["num"]), percent_with_interval(b), percent_with_interval(a), f"{change:+.1f}")
+    return Group(table, behaviour_table({"before": before, "after": after}))
+
+
+def behaviour_table(columns: dict[str, dict]) -> Table:
+    """Every behaviour in the figures of each evaluation; "–" where an older loop_rl wrote them, which counted none."""
+    table = Table(title="what the agent does")
+    table.add_column("")
+    for heading in columns:
+        table.add_column(heading, justify="right")
+    for row in ROWS:
+        table.add_row(row.label, *(_behaviour(row, figures) for figures in columns.values()))
+    return table
+
+
+def _behaviour(row: Row, figures: dict) -> str:
+    value = row.value(Behaviour(**figures.get("behaviour", {})))
+    if value is None:
+        return "–"
+    return f"{value:.1%}" if row.percent else f"{value:.2f}"
+
+
+def summary(figures: dict) -> str:
+    """Turns and tokens of an evaluation's episodes, how they ended, and whether any tampered; two lines."""
+    ends = ", ".join(f"{reason} {num}" for reason, num in figures["end_reasons"].items())
+    return (
+        f"{figures['num_tasks']} tasks: {figures['turns_per_task']:.1f} turns a task, "
+        f"{figures['action_tokens_per_task']:,.0f} tokens written, {figures['tokens_per_task']:,.0f} in all\n"
+        f"ended: {ends}; tampered: {figures['num_tampered']}"
+    )
+
+
+def failures_table(figures: dict) -> Table:
+    """How often each cause occurs in failed and in successful tasks."""
+    num_failed = figures["num_failed"]
+    num_successful = figures["num_tasks"] - num_failed
+    table = Table(title="causes of failure", caption="a task can have several; docs/metrics.md has the rules")
+    for heading in ("", f"{num_failed} failed", f"{num_successful} successful"):
+        table.add_column(heading, justify="right" if heading else "left")
+    for label, counts in figures["failures"].items():
+        table.add_row(label, _share(counts["failed"], num_failed), _share(counts["successful"], num_successful))
+    return table
+
+
+def failed_tests_table(figures: dict) -> Table:
+    """The unit tests that fail most often."""
+    table = Table(title="tests that failed most often")
+    table.add_column("test")
+    table.add_column("tasks", justify="right")
+    for requirement, num in figures["failed_tests"]:
+        table.add_row(escape(_printable(requirement)), str(num))
+    return table
+
+
+def _share(num: int, of: int) -> str:
+    return f"{num} ({num / of:.0%})" if of else "–"
+
+
+def _printable(text: str) -> str:
+    """One line, without anything that a terminal would obey."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in " ".join(text.split()))
+
+
+def _table(title: str, *headings: str) -> Table:
+    table = Table(title=title, caption=CAPTION)
+    for index, heading in enumerate(headings):
+        table.add_column(heading, justify="right" if index else "left")
+    return table
+
+
+def _rows(figures: dict) -> list[tuple[str, str, str]]:
+    """(metric, level, what the row is called)"""
+    return [
+        (metric, level, metric if level == "all" else f"  difficulty {level}")
+        for metric in METRICS
+        for level in figures[metric]
+    ]
+
+
+def percent_with_interval(figure: dict[str, float]) -> str:
+    """`value [low, high]`, in percent."""
+    return f"{100 * figure['value']:.1f} [{100 * figure['low']:.1f}, {100 * figure['high']:.1f}]"

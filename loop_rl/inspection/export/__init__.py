@@ -1,0 +1,1 @@
+"""Models and data sets taken out of a run."""

@@ -1,0 +1,1 @@
+"""Rollouts in a browser, token by token, of a run live or finished."""

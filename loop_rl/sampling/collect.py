@@ -1,0 +1,59 @@
+"""Many episodes at a time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable
+
+from appworld_tasks.scoring import ScoringError
+from loop_rl.agents.chat import Chat
+from loop_rl.agents.episode import EpisodeSettings, Job, run_job
+from loop_rl.agents.policy import Policy
+from loop_rl.data.rollout import Rollout
+from loop_rl.environments.protocol import Environment
+
+
+async def collect(
+    jobs: AsyncIterator[Job],
+    environment: Environment,
+    policy: Policy,
+    chat: Chat,
+    settings: EpisodeSettings,
+    num_concurrent: int,
+    on_finished: Callable[[Rollout], None],
+    *,
+    on_unscorable: Callable[[Job, ScoringError], None] | None = None,
+    keep_outputs: bool = False,
+) -> None:
+    """Run all jobs, `num_concurrent` at a time; call `on_finished` with each rollout as it ends.
+
+    Jobs are asked for one by one, whenever there is room for one more. The first error, wherever it comes from, cancels the
+    rest and is raised as it is; but with `on_unscorable` an episode that cannot be scored is handed to that instead.
+    """
+    turnstile = asyncio.Lock()
+
+    async def work() -> None:
+        while True:
+            async with turnstile:
+                if (job := await anext(jobs, None)) is None:
+                    return
+            try:
+                on_finished(await run_job(job, environment, policy, chat, settings, keep_outputs))
+            except ScoringError as error:
+                if not on_unscorable:
+                    raise
+                on_unscorable(job, error)
+
+    workers = [asyncio.create_task(work()) for _ in range(num_concurrent)]
+    try:
+        await asyncio.gather(*workers)
+    finally:
+        for worker in workers:
+            worker.cancel()
+        await asyncio.gather(*workers, return_exceptions=True)
+
+
+async def in_order(jobs: Iterable[Job]) -> AsyncIterator[Job]:
+    """Jobs that are all known beforehand, for `collect`."""
+    for job in jobs:
+        yield job

@@ -1,0 +1,1 @@
+"""Where the episodes of an iteration come from."""

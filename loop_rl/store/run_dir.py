@@ -1,0 +1,195 @@
+"""The run directory: where everything of a run lies, and the only thing its processes share.
+
+config.yaml               resolved; written once, a different one for the same name is refused
+policy/v000012/           PEFT adapter of policy version 12, or the whole model where all weights are trained; version 0 is
+                          the untouched base and has no folder
+iterations/               one small file an iteration: the groups that it trains on
+rollouts/train/           one parquet file per group that an iteration trains on
+rollouts/unfinished/      finished rollouts of groups that belong to no iteration yet
+rollouts/dropped/         one parquet file per group that became too old to be trained on (sampler.over_stale: drop)
+updates/                  one parquet file an iteration: advantage of each rollout, what the trainer computed of its tokens
+rollouts/eval/            one parquet file per evaluated version and split, and its figures in a .json beside it
+checkpoints/step-000012/  engine, optimiser and RNG after iteration 11 (the 12th)
+metrics.jsonl             one line an iteration; TensorBoard events in tensorboard/
+report.html               what came of it, written at the end and by `make report`
+timeline/<process>.jsonl  when the process did what
+status/<process>.json     heartbeat and progress of each process
+logs/<process>.log
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from loop_rl.config.base import ConfigError
+from loop_rl.config.load import dump_config, load_config
+from loop_rl.config.settings import Config
+from loop_rl.machine.files import write_atomically
+
+
+@dataclass(frozen=True)
+class RunDir:
+    """Paths of one run."""
+
+    path: Path
+
+    @classmethod
+    def create(cls, config: Config) -> RunDir:
+        """The run directory of `config`, made if it is new.
+
+        Raises:
+            ConfigError: a run of this name exists with another config; names the settings that differ.
+        """
+        run = cls(config.run_dir)
+        if run.config_file.exists():
+            run._refuse_another(config)
+            return run
+        if run.path.exists() and any(run.path.iterdir()):
+            raise ConfigError(f"{run.path}: not empty and no run (no config.yaml); choose another name=")
+        for folder in (run.policy, run.train_rollouts, run.eval_rollouts, run.status, run.logs):
+            folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(run.config_file, dump_config(config))
+        return run
+
+    @classmethod
+    def open(cls, path: Path) -> RunDir:
+        """An existing run. Raises ConfigError when there is none."""
+        run = cls(path)
+        if not run.config_file.exists():
+            raise ConfigError(f"{path}: not a run directory (no config.yaml); `make train` makes one")
+        return run
+
+    @property
+    def config_file(self) -> Path:
+        return self.path / "config.yaml"
+
+    @property
+    def config(self) -> Config:
+        return load_config(self.config_file)
+
+    @property
+    def policy(self) -> Path:
+        return self.path / "policy"
+
+    @property
+    def train_rollouts(self) -> Path:
+        return self.path / "rollouts" / "train"
+
+    @property
+    def unfinished_rollouts(self) -> Path:
+        return self.path / "rollouts" / "unfinished"
+
+    @property
+    def dropped_rollouts(self) -> Path:
+        return self.path / "rollouts" / "dropped"
+
+    @property
+    def eval_rollouts(self) -> Path:
+        return self.path / "rollouts" / "eval"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def metrics_file(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def report_file(self) -> Path:
+        return self.path / "report.html"
+
+    @property
+    def timeline(self) -> Path:
+        return self.path / "timeline"
+
+    @property
+    def status(self) -> Path:
+        return self.path / "status"
+
+    @property
+    def logs(self) -> Path:
+        return self.path / "logs"
+
+    def policy_folder(self, version: int) -> Path:
+        """Folder of a policy version, an adapter or a whole model; version 0, the base, has none."""
+        return self.policy / f"v{version:06d}"
+
+    def require_version(self, version: int) -> None:
+        """Raises ConfigError when the run has no such policy version; version 0, the base, is always there."""
+        if version and not self.policy_folder(version).exists():
+            newest = ", ".join(str(v) for v in [0, *self._versions()][-5:])
+            raise ConfigError(f"{self.policy_folder(version)}: no such policy version; the newest are {newest}")
+
+    def group_file(self, group_id: int) -> Path:
+        return self.train_rollouts / f"group-{group_id:06d}.parquet"
+
+    def iteration_file(self, iteration: int) -> Path:
+        return self.path / "iterations" / f"{iteration:06d}.json"
+
+    def update_file(self, iteration: int) -> Path:
+        return self.path / "updates" / f"iteration-{iteration:06d}.parquet"
+
+    def evaluation_file(self, version: int, split: str) -> Path:
+        """Figures of one evaluation; written last, so it exists only when the evaluation is complete."""
+        return self.eval_rollouts / f"v{version:06d}-{split}.json"
+
+    def latest_version(self) -> int:
+        """Newest published policy version; 0 when training has published none."""
+        return max(self._versions(), default=0)
+
+    def _versions(self) -> list[int]:
+        return sorted(int(folder.name[1:]) for folder in self.policy.glob("v??????"))
+
+    def write_status(self, process: str, **fields: Any) -> None:
+        """Replace the process's heartbeat; readers never see half of one."""
+        fields["updated_at"] = time.time()
+        write_atomically(self.status / f"{process}.json", json.dumps(fields))
+
+    def read_status(self, process: str) -> dict[str, Any]:
+        """The process's last heartbeat, empty when it has given none."""
+        try:
+            return json.loads((self.status / f"{process}.json").read_text())
+        except FileNotFoundError:
+            return {}
+
+    def lock(self, process: str) -> IO:
+        """Hold the run for one process of this kind, until the returned file is closed or the process ends.
+
+        Raises:
+            ConfigError: another process holds it.
+        """
+        self.status.mkdir(parents=True, exist_ok=True)
+        file = (self.status / f"{process}.lock").open("w")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.close()
+            raise ConfigError(
+                f"{self.path}: another {process} works on this run; stop it or choose another name="
+            ) from error
+        return file
+
+    def _refuse_another(self, config: Config) -> None:
+        theirs, ours = (_flat(c.model_dump()) for c in (self.config, config))
+        differing = [
+            f"{key}={theirs.get(key)} there, {ours.get(key)} asked for"
+            for key in theirs | ours
+            if theirs.get(key) != ours.get(key)
+        ]
+        if differing:
+            raise ConfigError(
+                f"{self.path}: this run has another config ({'; '.join(differing)}); choose another name="
+            )
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat = {}
+    for key, value in tree.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat

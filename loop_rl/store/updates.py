@@ -1,0 +1,57 @@
+"""What the trainer made of an iteration's rollouts, token by token: updates/iteration-000003.parquet, a row a rollout.
+
+Together with the rollout itself it gives the importance ratio of every token, exp(logprobs - the rollout's own).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Container, Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from loop_rl.data.updates import RolloutUpdate, TokenValues
+
+_SCHEMA = pa.schema(
+    [
+        ("rollout_id", pa.string()),
+        ("advantage", pa.float64()),
+        ("trained", pa.bool_()),
+        ("logprobs", pa.list_(pa.float32())),
+        ("entropies", pa.list_(pa.float32())),
+    ]
+)
+
+
+def write_updates(path: Path, advantages: Mapping[str, float], tokens: Mapping[str, TokenValues]) -> None:
+    """Write the rows of one iteration, visible under `path` only when complete; replaces an earlier file.
+
+    Args:
+        advantages: of every rollout of the iteration, by rollout id.
+        tokens: of the rollouts that were trained on.
+    """
+    rows = []
+    for rollout_id, advantage in advantages.items():
+        values = tokens.get(rollout_id, TokenValues([], []))
+        rows.append(RolloutUpdate(rollout_id, advantage, rollout_id in tokens, values.logprobs, values.entropies))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    pq.write_table(pa.Table.from_pylist([asdict(row) for row in rows], schema=_SCHEMA), unfinished)
+    os.replace(unfinished, path)
+
+
+def read_updates(path: Path, rollout_ids: Container[str] | None = None) -> list[RolloutUpdate]:
+    """Read the file of one iteration; `rollout_ids` leaves all other rollouts unread.
+
+    Raises:
+        ValueError: the file is missing, truncated or damaged.
+    """
+    filters = None if rollout_ids is None else [("rollout_id", "in", rollout_ids)]
+    try:
+        rows = pq.read_table(path, schema=_SCHEMA, filters=filters).to_pylist()
+    except (pa.ArrowException, OSError, ValueError) as error:  # the latter where text is not UTF-8
+        raise ValueError(f"{path}: not a readable update file: {' '.join(str(error).split())}") from error
+    return [RolloutUpdate(**row) for row in rows]

@@ -1,0 +1,98 @@
+"""The LLM as the trainer sees it, with its adapter if it has one: from tokens to log-probabilities. Needs no launcher.
+
+Shapes: B rollouts of a micro-batch, T tokens, N action tokens, H hidden size.
+"""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+
+from loop_rl.config.settings import Config
+from loop_rl.training.heads import LogprobHead
+
+
+class PolicyModel(nn.Module):
+    """The LLM from tokens to log-probabilities.
+
+    Everything that touches a parameter happens in this one forward, so that ZeRO-3 gathers it.
+    """
+
+    def __init__(self, llm: PreTrainedModel | PeftModel, temperature: float, chunk_tokens: int):
+        super().__init__()
+        self.llm = llm
+        self.head = LogprobHead(llm.get_output_embeddings(), temperature, chunk_tokens)
+
+    @property
+    def config(self) -> PretrainedConfig:
+        """The LLM's; Accelerate asks for it under sequence parallelism."""
+        return self.llm.config
+
+    def forward(
+        self, input_ids_BT: Tensor, rows_N: Tensor, positions_N: Tensor, targets_N: Tensor, first_position: int = 0
+    ) -> tuple[Tensor, Tensor]:
+        """Float32 log-probabilities and entropies (nats) of targets_N, predicted at column positions_N of rows_N.
+
+        first_position: place of the first column in its rollout.
+        """
+        model = self.llm.get_base_model() if isinstance(self.llm, PeftModel) else self.llm
+        decoder = model.base_model  # without the output head
+        places_1T = torch.arange(first_position, first_position + input_ids_BT.shape[1], device=input_ids_BT.device)[
+            None
+        ]
+        hidden_BTH = decoder(input_ids=input_ids_BT, position_ids=places_1T, use_cache=False).last_hidden_state
+        return self.head(hidden_BTH[rows_N, positions_N], targets_N)
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """What a checkpoint holds: the trained parameters. DeepSpeed, asked to leave frozen ones out, leaves each out
+        under one name only, but the head's weight has two and would be saved. Trained weights of two names count once."""
+        trained = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
+        return {name: value for name, value in super().state_dict(*args, **kwargs).items() if name in trained}
+
+
+def load_llm(config: Config, folder: Path | None, device: torch.device | None) -> PreTrainedModel | PeftModel:
+    """The LLM of a policy version in the compute dtype, loaded to `device`; None leaves the place to transformers.
+
+    Args:
+        folder: where the version was published; None for version 0, the untouched base.
+
+    Raises:
+        OSError: config.model.path holds no model, or the folder is damaged.
+    """
+    is_whole = folder is not None and config.model.lora is None
+    placement = {"device_map": {"": device}} if device else {}
+    llm = AutoModelForCausalLM.from_pretrained(
+        folder if is_whole else config.model.path,
+        dtype=getattr(torch, config.model.dtype),
+        attn_implementation="sdpa",
+        **placement,
+    )
+    if folder is None or is_whole:
+        return llm
+    return PeftModel.from_pretrained(llm, folder, autocast_adapter_dtype=False)  # in the adapter's own dtype
+
+
+def trainable(base: PreTrainedModel, config: Config) -> PreTrainedModel | PeftModel:
+    """The base model, frozen, with an adapter that adds zero; or as it is, every weight trained, where `model.lora` is
+    null. Seeds the generators alike in every process."""
+    random.seed(config.seed)
+    np.random.seed(config.seed)
+    torch.manual_seed(config.seed)
+    if config.model.lora is None:
+        return base
+    lora = LoraConfig(
+        r=config.model.lora.rank,
+        lora_alpha=config.model.lora.alpha,
+        target_modules="all-linear",
+        lora_dropout=0.0,
+        task_type="CAUSAL_LM",
+    )
+    # DeepSpeed keeps the adapter's float32 master weights; peft must not make float32 ones of its own.
+    return get_peft_model(base, lora, autocast_adapter_dtype=False)

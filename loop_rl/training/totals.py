@@ -1,0 +1,74 @@
+"""What an iteration's micro-batches add up to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from loop_rl.algorithms.figures import TokenStats
+from loop_rl.data.updates import TokenValues
+from loop_rl.training.batching import MicroBatch
+
+
+@dataclass(frozen=True)
+class Update:
+    """What became of one iteration."""
+
+    figures: dict[str, float]
+    tokens: dict[int, TokenValues]
+    """By index into the rollouts that were given."""
+
+    @classmethod
+    def skipped(cls) -> Update:
+        """Of an iteration without any rollout to train on."""
+        return cls({"num_steps": 0}, {})
+
+
+@dataclass
+class Totals:
+    """Sums over the micro-batches of an iteration."""
+
+    loss: float = 0.0
+    """Sum over rollouts."""
+    tokens: TokenStats = field(default_factory=TokenStats)
+    mismatch_sum: float = 0.0
+    mismatch_max: float = 0.0
+    mismatch_tokens: int = 0
+    last_epoch: dict[int, TokenValues] = field(default_factory=dict)
+    """By index of the sample; one rank has each, or those that share its sequence have a piece each."""
+    peak_memory: int = 0
+    """In bytes, of one rank."""
+
+    def add(self, loss: float, tokens: TokenStats) -> None:
+        self.loss += loss
+        self.tokens += tokens
+
+    def add_mismatch(self, log_ratio_M: Tensor) -> None:
+        """log_ratio_M: trainer minus sampler log-probability of the M tokens sampled from the very same policy."""
+        if log_ratio_M.numel():
+            self.mismatch_sum += log_ratio_M.abs().sum().item()
+            self.mismatch_max = max(self.mismatch_max, log_ratio_M.abs().max().item())
+            self.mismatch_tokens += log_ratio_M.numel()
+
+    def __add__(self, other: Totals) -> Totals:
+        return Totals(
+            self.loss + other.loss,
+            self.tokens + other.tokens,
+            self.mismatch_sum + other.mismatch_sum,
+            max(self.mismatch_max, other.mismatch_max),
+            self.mismatch_tokens + other.mismatch_tokens,
+            _joined(self.last_epoch, other.last_epoch),
+            max(self.peak_memory, other.peak_memory),
+        )
+
+
+def by_sample(indices: list[int], batch: MicroBatch, logprobs_N: Tensor, entropies_N: Tensor) -> dict[int, TokenValues]:
+    """The values of a micro-batch's tokens, by index of the sample."""
+    parts = zip(indices, logprobs_N.split(batch.lengths), entropies_N.split(batch.lengths), strict=True)
+    return {index: TokenValues(logprobs_n.tolist(), entropies_n.tolist()) for index, logprobs_n, entropies_n in parts}
+
+
+def _joined(first: dict[int, TokenValues], second: dict[int, TokenValues]) -> dict[int, TokenValues]:
+    """Of two ranks; a sample that both have a piece of has its first piece in `first`."""
+    return first | {index: first[index] + values if index in first else values for index, values in second.items()}

@@ -1,0 +1,274 @@
+"""One episode, on the real AppWorld; stand-ins only where something has to go wrong."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+
+import pytest
+from test_chat import TOKENIZERS
+
+from appworld_tasks.environment import AppWorldEnvironment
+from appworld_tasks.pool import Observation, WorkerLost
+from appworld_tasks.scoring import Score, ScoringError
+from appworld_tasks.splits import load_split
+from loop_rl.agents.chat import Chat
+from loop_rl.agents.episode import EpisodeSettings, Job, run_job
+from loop_rl.agents.policy import PolicyError, Sample
+from loop_rl.config.settings import AgentConfig
+from loop_rl.data.rollout import EndReason, Rollout
+from loop_rl.sampling.collect import collect, in_order
+
+CHAT = Chat(TOKENIZERS["chatml"], "compact", max_observation_tokens=160)
+AGENT = AgentConfig(
+    max_turns=3, max_new_tokens=500, max_context_tokens=2000, max_observation_tokens=160, time_limit_s=60
+)
+
+
+class Script:
+    """A policy that says what it is told to, whatever it reads; remembers the requests."""
+
+    def __init__(self, *actions: str) -> None:
+        self.actions = actions
+        self.requests: list[dict] = []
+
+    async def sample(self, prompt_ids, max_tokens, temperature, seed, version) -> Sample:
+        action = self.actions[len(self.requests) % len(self.actions)]
+        self.requests.append(
+            {"prompt_ids": list(prompt_ids), "max_tokens": max_tokens, "seed": seed, "version": version}
+        )
+        ids = [*CHAT.encode(action), CHAT.end_of_turn_id][:max_tokens]
+        return Sample(ids, [-0.5] * len(ids), policy_version=len(self.requests))
+
+
+def block(code: str) -> str:
+    return f"```python\n{code}\n```"
+
+
+def make_job(task, name: str = "agent-test") -> Job:
+    return Job(task, rollout_id="g000003-k1", experiment_name=name, seed=11, group_id=3, iteration=1)
+
+
+@pytest.fixture(scope="module")
+def play(appworld_root, appworld_python):
+    """Run one episode of the first training task on the real environment."""
+    task = load_split(appworld_root, "train")[0]
+    environment = AppWorldEnvironment(appworld_root, appworld_python, 1, execute_timeout_s=2)
+    with asyncio.Runner() as runner:
+
+        def run(policy, **settings) -> Rollout:
+            training = EpisodeSettings.training(AGENT.model_copy(update=settings))
+            return runner.run(run_job(make_job(task), environment, policy, CHAT, training))
+
+        runner.run(environment.__aenter__())
+        yield run
+        runner.run(environment.__aexit__(None, None, None))
+
+
+def test_an_episode_acts_in_the_world_until_it_is_completed_and_scores_it(play):
+    policy = Script(
+        "I count.\n" + block("x = 20 + 1\nprint(x)"),
+        block("print(x * 2, '<|im_end|>')"),
+        block("apis.supervisor.complete_task(answer='surely wrong')"),
+    )
+    rollout = play(policy)
+    assert rollout.end_reason == EndReason.COMPLETED
+    assert [turn.code for turn in rollout.turns][:2] == ["x = 20 + 1\nprint(x)", "print(x * 2, '<|im_end|>')"]
+    assert [turn.observation.strip() for turn in rollout.turns] == ["21", "42 <|im_end|>", ""]
+    assert rollout.turns[0].action_text.startswith("I count.")
+    assert 0 < rollout.reward < 1 and not rollout.success
+    assert rollout.passes and rollout.failures
+    assert (rollout.rollout_id, rollout.group_id, rollout.iteration) == ("g000003-k1", 3, 1)
+    assert rollout.policy_versions == [1, 2, 3]
+    assert 0 < rollout.generation_s + rollout.environment_s <= rollout.duration_s
+
+    # What the policy was asked to continue is what the trainer will see before each action, token for token.
+    sequence = rollout.flatten()
+    for request, turn_end in zip(policy.requests, _action_ends(rollout), strict=True):
+        assert sequence.token_ids[: len(request["prompt_ids"])] == request["prompt_ids"]
+        assert all(sequence.action_mask[len(request["prompt_ids"]) : turn_end])
+    assert CHAT.decode(sequence.token_ids).count("<|im_start|>") == 2 + 1 + 2 * 2
+    assert sequence.token_ids.count(CHAT.end_of_turn_id) == 2 + 2 + 3  # the printed one is no end of turn
+    assert len({request["seed"] for request in policy.requests}) == 3
+
+
+def test_an_episode_that_forges_its_log_of_api_calls_ends_as_tampered(play):
+    policy = Script(
+        block("requester.request_tracker.requests.clear()\nprint(1)"), block("apis.supervisor.complete_task()")
+    )
+    honest = play(Script(block("apis.supervisor.complete_task()")))
+    assert honest.end_reason == EndReason.COMPLETED and honest.reward > 0
+    forged = Script(block("apis.supervisor.complete_task(answer='1')\nrequester.request_tracker.requests.clear()"))
+    rollout = play(forged)
+    assert rollout.end_reason == EndReason.TAMPERED
+    assert (rollout.reward, rollout.success, rollout.passes) == (0.0, False, [])
+    assert rollout.failures == ["tampered: the state of supervisor is not what the API calls give"]
+    assert play(policy).end_reason == EndReason.COMPLETED  # reading nothing and forgetting it is no harm
+
+
+def _action_ends(rollout: Rollout) -> list[int]:
+    ends, position = [], 0
+    for turn in rollout.turns:
+        position += len(turn.context_ids) + len(turn.action_ids)
+        ends.append(position)
+    return ends
+
+
+def test_an_episode_ends_after_its_last_turn_and_is_scored(play):
+    rollout = play(Script(block("print(1)")))
+    assert rollout.end_reason == EndReason.MAX_TURNS
+    assert len(rollout.turns) == 3 and rollout.passes + rollout.failures
+
+
+def test_an_error_in_the_code_is_an_observation(play):
+    rollout = play(Script(block("1 / 0")), max_turns=2)
+    assert "ZeroDivisionError" in rollout.turns[0].observation and rollout.end_reason == EndReason.MAX_TURNS
+
+
+@pytest.mark.parametrize("action", ["Done, I think.", "```python\nprint(1)", "```python\n```"])
+def test_a_turn_without_a_closed_code_block_ends_the_episode(play, action):
+    rollout = play(Script(action))
+    assert rollout.end_reason == EndReason.NO_CODE
+    assert len(rollout.turns) == 1 and rollout.turns[0].code == "" and rollout.failures
+
+
+def test_the_context_is_never_filled_beyond_its_limit(play, first_task):
+    prompt = len(CHAT.first_turn(first_task))
+    turn = (
+        len(CHAT.encode(block("print('y ' * 400)")))
+        + 1
+        + 160
+        + len(CHAT.next_turn(CHAT.observation(""), CHAT.end_of_turn_id))
+    )
+    limit = prompt + 2 * turn  # room for two turns and not one token more
+    policy = Script(block("print('y ' * 400)"))
+    rollout = play(policy, max_turns=50, max_context_tokens=limit, max_new_tokens=60)
+    assert rollout.end_reason == EndReason.CONTEXT_FULL
+    assert len(rollout.turns) == 2 and rollout.failures
+    assert [r["max_tokens"] for r in policy.requests] == [60, min(60, limit - prompt - turn)]
+    assert rollout.num_tokens <= limit
+
+    assert play(Script("x"), max_context_tokens=prompt).end_reason == EndReason.CONTEXT_FULL
+    assert not play(Script("x"), max_context_tokens=prompt).turns
+
+
+@pytest.mark.parametrize("code", ['__import__("ctypes").string_at(0)', "import itertools\nsum(itertools.repeat(0))"])
+def test_a_lost_worker_ends_only_its_episode_with_no_reward(play, code):
+    rollout = play(Script(block("print(1)"), block(code)))
+    assert rollout.end_reason == EndReason.WORKER_LOST
+    assert rollout.reward == 0 and not rollout.success and "worker lost" in rollout.failures[0]
+    assert [turn.code for turn in rollout.turns] == ["print(1)", code]
+
+
+def test_an_episode_that_takes_too_long_ends_between_turns_and_is_scored(play):
+    class Slow(Script):
+        async def sample(self, *args, **kwargs):
+            await asyncio.sleep(0.3)
+            return await super().sample(*args, **kwargs)
+
+    rollout = play(Slow(block("print(1)")), time_limit_s=0.1)
+    assert rollout.end_reason == EndReason.TIME_LIMIT
+    assert len(rollout.turns) == 1 and rollout.passes + rollout.failures
+
+
+def test_a_policy_that_fails_is_an_error_and_no_reward(play):
+    class Broken:
+        async def sample(self, *args, **kwargs):
+            raise PolicyError("vLLM server http://a does not answer")
+
+    with pytest.raises(PolicyError, match="does not answer"):
+        play(Broken())
+
+
+class FaultyEnvironment:
+    """Stands in for AppWorld to make its rarer faults happen: `faults` are raised, one an episode, by `where`."""
+
+    def __init__(self, where: str, *faults: Exception) -> None:
+        self.where = where
+        self.faults = list(faults)
+        self.num_open = self.most_open = 0
+
+    def _fail(self, where: str) -> None:
+        if where == self.where and self.faults:
+            raise self.faults.pop(0)
+
+    @asynccontextmanager
+    async def episode(self, task, experiment_name, keep_outputs):
+        self._fail("open")
+        self.num_open += 1
+        self.most_open = max(self.most_open, self.num_open)
+        try:
+            yield self
+        finally:
+            self.num_open -= 1
+
+    async def execute(self, code):
+        await asyncio.sleep(0.001)
+        return Observation("", completed=True, api_calls=[])
+
+    async def score(self):
+        self._fail("score")
+        return Score(reward=1.0, success=True, passes=("all",), failures=())
+
+
+def run_on(environment, task, policy=None) -> Rollout:
+    settings = EpisodeSettings.training(AGENT)
+    return asyncio.run(run_job(make_job(task), environment, policy or Script(block("print(1)")), CHAT, settings))
+
+
+def test_a_world_that_does_not_open_costs_one_episode(first_task):
+    rollout = run_on(FaultyEnvironment("open", WorkerLost("crashed", "no room")), first_task)
+    assert rollout.end_reason == EndReason.WORKER_LOST and rollout.reward == 0 and not rollout.turns
+    assert rollout.failures == ["worker lost: " + str(WorkerLost("crashed", "no room"))]
+
+
+def test_an_episode_that_cannot_be_scored_is_run_again_with_other_seeds_and_never_scored_zero(first_task):
+    policy = Script(block("print(1)"))
+    rollout = run_on(FaultyEnvironment("score", ScoringError("a"), ScoringError("b")), first_task, policy)
+    assert rollout.reward == 1 and len({request["seed"] for request in policy.requests}) == 3
+    with pytest.raises(ScoringError, match="c"):
+        run_on(FaultyEnvironment("score", ScoringError("a"), ScoringError("b"), ScoringError("c")), first_task)
+
+
+def test_jobs_start_in_order_and_only_so_many_at_a_time(first_task):
+    environment, started, finished = FaultyEnvironment(""), [], []
+    jobs = [Job(first_task, f"r{i}", f"e{i}", i, i, 0) for i in range(9)]
+
+    async def as_they_start():
+        for job in jobs:
+            started.append(job.rollout_id)
+            await asyncio.sleep(0)
+            yield job
+
+    settings = EpisodeSettings.training(AGENT)
+    script = Script(block("print(1)"))
+    asyncio.run(collect(as_they_start(), environment, script, CHAT, settings, 4, finished.append))
+    assert started == [job.rollout_id for job in jobs]
+    assert sorted(rollout.rollout_id for rollout in finished) == started
+    assert environment.most_open == 4
+
+
+def test_the_first_error_cancels_all_other_episodes_and_is_raised_as_it_is(first_task):
+    environment = FaultyEnvironment("")
+    jobs = [Job(first_task, f"r{i}", f"e{i}", i, i, 0) for i in range(9)]
+
+    def disk_full(rollout):
+        raise OSError(28, "No space left on device")
+
+    settings = EpisodeSettings.training(AGENT)
+    with pytest.raises(OSError, match="No space left"):
+        asyncio.run(collect(in_order(jobs), environment, Script(block("print(1)")), CHAT, settings, 4, disk_full))
+    assert environment.num_open == 0
+
+
+def test_an_episode_that_is_cut_off_ends_before_its_next_turn_and_is_scored(first_task):
+    job = Job(first_task, "r", "e", 0, 0, 0)
+    job.cut.set()
+    settings = EpisodeSettings.training(AGENT)
+    rollout = asyncio.run(run_job(job, FaultyEnvironment(""), Script(block("print(1)")), CHAT, settings))
+    assert (rollout.end_reason, rollout.turns, rollout.reward) == (EndReason.CUT_OFF, [], 1)
+
+
+@pytest.fixture
+def first_task(appworld_root):
+    return load_split(appworld_root, "train")[0]

@@ -1,0 +1,47 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from loop_rl.algorithms.advantages.leave_one_out import leave_one_out
+from loop_rl.algorithms.filters import keep_informative
+
+rewards = st.lists(st.floats(0, 1), min_size=2, max_size=12)
+
+
+def test_leave_one_out_by_hand():
+    # Of 1, 0, 0.5, 0.5: 1 - (0 + 0.5 + 0.5)/3, 0 - (1 + 0.5 + 0.5)/3, 0.5 - (1 + 0 + 0.5)/3 twice.
+    assert leave_one_out([1.0, 0.0, 0.5, 0.5]) == pytest.approx([2 / 3, -2 / 3, 0.0, 0.0])
+    assert leave_one_out([1.0, 0.0]) == [1.0, -1.0]
+
+
+@given(rewards)
+def test_advantages_of_a_group_sum_to_zero(rewards_K):
+    assert sum(leave_one_out(rewards_K)) == pytest.approx(0, abs=1e-9)
+
+
+@given(rewards)
+def test_equals_scaled_distance_from_the_mean(rewards_K):
+    num, mean = len(rewards_K), sum(rewards_K) / len(rewards_K)
+    assert leave_one_out(rewards_K) == pytest.approx(
+        [num / (num - 1) * (reward - mean) for reward in rewards_K], abs=1e-9
+    )
+
+
+@given(rewards, st.floats(-1, 1))
+def test_a_constant_added_to_all_rewards_changes_nothing(rewards_K, constant):
+    assert leave_one_out([r + constant for r in rewards_K]) == pytest.approx(leave_one_out(rewards_K), abs=1e-9)
+
+
+@pytest.mark.parametrize("rewards_K", [[], [0.5]])
+def test_a_group_of_one_has_no_baseline(rewards_K):
+    with pytest.raises(ValueError, match="at least 2"):
+        leave_one_out(rewards_K)
+
+
+def test_filter_keeps_the_bound_itself():
+    assert keep_informative([0.01, -0.01, 0.0099, -0.0099, 0.0, 0.7], 0.01) == [0, 1, 5]
+
+
+@given(st.floats(0, 1), st.integers(2, 12))
+def test_filter_drops_a_group_that_scored_alike(reward, num_rollouts):
+    assert keep_informative(leave_one_out([reward] * num_rollouts), 0.01) == []

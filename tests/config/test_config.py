@@ -1,0 +1,118 @@
+"""Configuration: what is refused, and in which words."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from loop_rl.config.base import ConfigError
+from loop_rl.config.load import dump_config, load_config, parse_config
+from loop_rl.config.reference import settings_reference
+
+REPO = Path(__file__).parents[2]
+TINY = REPO / "configs" / "tiny.yaml"
+
+
+@pytest.mark.parametrize("path", sorted((REPO / "configs").glob("*.yaml")), ids=lambda path: path.stem)
+def test_shipped_configs_load_and_survive_a_round_trip(path):
+    config = load_config(path)
+    assert parse_config(yaml.safe_load(dump_config(config)), "dump") == config
+
+
+def test_the_32b_config_has_the_papers_values():
+    config = load_config(REPO / "configs" / "qwen2.5-32b.yaml")
+    assert (config.trainer.learning_rate, config.trainer.max_grad_norm) == (5e-5, 1.0)
+    assert (config.sampler.rollouts_per_task, config.sampler.tasks_per_iteration) == (6, 40)
+    assert (config.algorithm.min_abs_advantage, config.algorithm.clip_epsilon, config.algorithm.epochs) == (
+        0.01,
+        0.1,
+        2,
+    )
+    assert (config.model.lora.rank, config.model.lora.alpha, config.trainer.minibatch_rollouts) == (16, 32, 32)
+    assert (config.agent.max_turns, config.agent.max_eval_turns, config.agent.max_new_tokens) == (40, 50, 1500)
+    assert config.tasks.difficulties == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("trainer.lerning_rate=1", "unknown setting trainer.lerning_rate; did you mean trainer.learning_rate?"),
+        (
+            "sampler.rollouts_per_task=1",
+            "sampler.rollouts_per_task: Input should be greater than or equal to 2 (got 1)",
+        ),
+        ("agent.max_new_tokens=2000", "leave no room in agent.max_context_tokens (1024)"),
+        ("trainer.logprob_chunk_tokens=100000", "so it would have no effect"),
+        (
+            "trainer.sequence_parallel_size=2",
+            "trainer.sequence_parallel_size (2) does not divide trainer.num_processes (1)",
+        ),
+        (
+            "algorithm.max_importance_weight=2",
+            "algorithm.max_importance_weight (2.0) has no effect with algorithm.ratio_to: behaviour; set algorithm.ratio_to",
+        ),
+        ("trainer.zero_stage=7", "trainer.zero_stage: Input should be 1, 2 or 3 (got 7)"),
+        ("tasks.train_split=test_normal", "tasks.train_split: Input should be 'train' or 'dev' (got 'test_normal')"),
+        ("tasks.difficulties=[4]", "tasks.difficulties must be a non-empty choice of 1, 2, 3"),
+        ("name=../elsewhere", "name: String should match pattern"),
+        ("model.path.x=1", "'path' is not a section"),
+        ("seed", "expected key=value"),
+        ("tracking.project=mine", "tracking.project (mine) has no effect without tracking.trackers"),
+        ("tracking.trackers=[mlflow]", "tracking.trackers.0: Input should be 'wandb' or 'trackio' (got 'mlflow')"),
+    ],
+)
+def test_bad_settings_are_refused_in_one_line_that_names_the_key(override, message):
+    with pytest.raises(ConfigError) as error:
+        load_config(TINY, [override])
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_missing_config_names_the_known_ones(monkeypatch):
+    monkeypatch.chdir(REPO)
+    with pytest.raises(ConfigError, match="configs/none.yaml: cannot read config.*configs/tiny.yaml"):
+        load_config("configs/none.yaml")
+
+
+def test_broken_yaml_is_one_line(tmp_path):
+    path = tmp_path / "broken.yaml"
+    path.write_text("name: [unclosed\nmodel: {")
+    with pytest.raises(ConfigError) as error:
+        load_config(path)
+    assert "not valid YAML" in str(error.value) and "\n" not in str(error.value)
+
+
+@given(learning_rate=st.floats(1e-8, 1.0), seed=st.integers(0, 2**31))
+def test_overrides_win_and_keep_their_type(learning_rate, seed):
+    config = load_config(TINY, [f"trainer.learning_rate={learning_rate}", f"seed={seed}"])
+    assert config.trainer.learning_rate == learning_rate
+    assert config.seed == seed
+
+
+def test_config_loads_without_torch():
+    code = "import sys, loop_rl.config.settings; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=REPO).returncode == 0
+
+
+def test_dry_run_prints_the_resolved_config_and_touches_nothing(tmp_path):
+    command = [
+        sys.executable,
+        "-m",
+        "loop_rl.launch",
+        "--config",
+        str(TINY),
+        "--dry-run",
+        f"runs_dir={tmp_path}",
+        "seed=7",
+    ]
+    result = subprocess.run(command, cwd=REPO, capture_output=True, text=True, check=True)
+    assert yaml.safe_load(result.stdout)["seed"] == 7
+    assert not any(tmp_path.iterdir())
+
+
+def test_the_reference_of_settings_is_up_to_date():
+    assert (REPO / "docs" / "settings.md").read_text() == settings_reference(), "run `make docs`"

@@ -1,0 +1,115 @@
+"""What a user can get wrong before a run starts: one clear line each, and nothing started."""
+
+import importlib.util
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from test_splits import write_root
+
+from appworld_tasks.splits import load_split
+from loop_rl.config.base import ConfigError
+from loop_rl.config.load import load_config
+from loop_rl.evaluation.preflight import check_evaluation_inputs
+from loop_rl.running.preflight import check_inputs
+
+REPO = Path(__file__).resolve().parents[2]
+
+
+def config(root, *overrides):
+    python = f"tasks.python={REPO}/.venv-appworld/bin/python"
+    model = f"model.path={REPO}/models/tiny"
+    return load_config(REPO / "configs" / "tiny.yaml", [f"tasks.root={root}", python, model, *overrides])
+
+
+def refusal(config) -> str:
+    with pytest.raises(ConfigError) as error:
+        check_inputs(config)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_good_input_passes(appworld_root):
+    check_inputs(config(appworld_root))
+
+
+def test_no_appworld_installation(appworld_root):
+    assert "run `make setup`" in refusal(config(appworld_root, "tasks.python=/nowhere/bin/python"))
+
+
+def test_no_data_root(tmp_path):
+    message = refusal(config(tmp_path / "nothing"))
+    assert "no AppWorld data here" in message and "generate" in message
+
+
+def test_a_root_that_appworld_would_misread(tmp_path):
+    assert "'memory'" in refusal(config(tmp_path / "memory-lane"))
+
+
+def test_a_run_name_that_appworld_would_misread(appworld_root):
+    assert "name=memory-test" in refusal(config(appworld_root, "name=memory-test"))
+
+
+def test_no_tasks_of_the_difficulty(tmp_path):
+    root = write_root(tmp_path, {"train": ["a1_1", "b2_1"], "test_normal": ["c3_1"]})
+    assert "no tasks of difficulty [3]" in refusal(config(root, "tasks.difficulties=[3]"))
+    check_evaluation_inputs(config(root, "tasks.difficulties=[3]"), "test_normal")  # which has nothing to do with it
+
+
+def test_a_task_that_is_not_in_the_split(appworld_root):
+    task_id = load_split(appworld_root, "train")[0].task_id
+    wrong = task_id.replace("train", "trian")
+    message = refusal(config(appworld_root, f"tasks.task_ids=[{wrong}]"))
+    assert f"no task '{wrong}'" in message and "did you mean 'train-" in message
+
+
+def test_an_endpoint_is_evaluated_and_not_trained(appworld_root):
+    endpoint = config(appworld_root, "evaluation.endpoint=http://127.0.0.1:9/v1", "model.path=its-name")
+    assert "an endpoint can be evaluated, not trained" in refusal(endpoint)
+    check_evaluation_inputs(endpoint, "dev")
+    with pytest.raises(ConfigError, match="no split 'dve' .* did you mean 'dev'"):
+        check_evaluation_inputs(endpoint, "dve")
+
+
+def test_a_model_path_that_is_nothing(appworld_root, tmp_path):
+    message = refusal(config(appworld_root, f"model.path={tmp_path}/nothing"))
+    assert f"{tmp_path}/nothing" in message and "model.path" in message
+
+
+def test_a_model_without_tokenizer(appworld_root, tmp_path):
+    shutil.copy(REPO / "models" / "tiny" / "config.json", tmp_path)
+    message = refusal(config(appworld_root, f"model.path={tmp_path}"))
+    assert str(tmp_path) in message and "no tokenizer" in message
+
+
+def test_a_tokenizer_without_chat_template(appworld_root, tmp_path):
+    for name in ("config.json", "tokenizer.json"):
+        shutil.copy(REPO / "models" / "tiny" / name, tmp_path)
+    settings = json.loads((REPO / "models" / "tiny" / "tokenizer_config.json").read_text())
+    settings.pop("chat_template", None)
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
+    message = refusal(config(appworld_root, f"model.path={tmp_path}"))
+    assert str(tmp_path) in message and "no chat template" in message
+
+
+def test_the_command_says_it_in_one_line_and_makes_no_run(tmp_path):
+    command = [sys.executable, "-m", "loop_rl.launch", "--config", "configs/tiny.yaml", f"runs_dir={tmp_path}/runs"]
+    command += [f"tasks.root={tmp_path}/nothing"]
+    result = subprocess.run(command, cwd=REPO, capture_output=True, text=True)
+    assert result.returncode == 1
+    assert result.stderr.startswith("error: ") and result.stderr.count("\n") == 1
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.skipif(importlib.util.find_spec("trackio") is not None, reason="trackio is installed here")
+def test_a_tracker_that_is_not_installed(appworld_root):
+    message = refusal(config(appworld_root, "tracking.trackers=[trackio]"))
+    assert message.startswith("tracking.trackers: trackio is not installed; run `") and "pip install trackio" in message
+
+
+def test_attention_heads_that_ranks_cannot_share(appworld_root):
+    sizes = ["trainer.num_processes=3", "trainer.sequence_parallel_size=3"]
+    assert "trainer.sequence_parallel_size=3" in refusal(config(appworld_root, *sizes))

@@ -1,0 +1,100 @@
+"""The run directory never mixes two runs and never loses one."""
+
+import json
+import multiprocessing
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from loop_rl.config.base import ConfigError
+from loop_rl.config.load import load_config
+from loop_rl.config.settings import TrackingConfig
+from loop_rl.store.metrics import MetricsReader, MetricsWriter, read_metrics
+from loop_rl.store.run_dir import RunDir
+
+TINY = "configs/tiny.yaml"
+
+
+def config(tmp_path, *overrides):
+    return load_config(TINY, [f"runs_dir={tmp_path}", *overrides])
+
+
+def test_the_same_config_opens_the_same_run(tmp_path):
+    assert RunDir.create(config(tmp_path)) == RunDir.create(config(tmp_path)) == RunDir.open(tmp_path / "tiny")
+    assert RunDir.open(tmp_path / "tiny").config == config(tmp_path)
+
+
+def test_another_config_under_the_same_name_is_refused_and_says_what_differs(tmp_path):
+    RunDir.create(config(tmp_path))
+    before = (tmp_path / "tiny" / "config.yaml").read_bytes()
+    with pytest.raises(ConfigError, match=r"another config \(trainer.learning_rate=0.\d+ there, 0.5 asked for\)"):
+        RunDir.create(config(tmp_path, "trainer.learning_rate=0.5"))
+    assert (tmp_path / "tiny" / "config.yaml").read_bytes() == before
+
+
+def test_a_folder_that_is_no_run_is_not_touched(tmp_path):
+    (tmp_path / "tiny").mkdir()
+    (tmp_path / "tiny" / "thesis.tex").write_text("precious")
+    with pytest.raises(ConfigError, match="not empty and no run"):
+        RunDir.create(config(tmp_path))
+    assert [path.name for path in (tmp_path / "tiny").iterdir()] == ["thesis.tex"]
+    with pytest.raises(ConfigError, match="not a run directory"):
+        RunDir.open(tmp_path / "tiny")
+
+
+def _try_lock(run, queue):
+    try:
+        run.lock("supervisor")
+        queue.put("locked")
+    except ConfigError as error:
+        queue.put(str(error))
+
+
+def test_two_supervisors_cannot_work_on_one_run(tmp_path):
+    run = RunDir.create(config(tmp_path))
+    context = multiprocessing.get_context("spawn")
+    queue = context.Queue()
+    with run.lock("supervisor"):
+        process = context.Process(target=_try_lock, args=(run, queue))
+        process.start()
+        assert "another supervisor works on this run" in queue.get(timeout=60)
+        process.join()
+    run.lock("supervisor").close()
+
+
+def test_versions_and_heartbeats(tmp_path):
+    run = RunDir.create(config(tmp_path))
+    assert run.latest_version() == 0
+    run.policy_folder(3).mkdir()
+    (run.policy / ".v000004.unfinished").mkdir()
+    assert run.latest_version() == 3
+    assert run.read_status("sampler") == {}
+    run.write_status("sampler", iteration=2)
+    assert run.read_status("sampler")["iteration"] == 2
+
+
+def test_a_resumed_run_takes_back_metrics_of_iterations_done_again(tmp_path):
+    run = RunDir.create(config(tmp_path))
+    run.metrics_file.write_text(
+        "".join(json.dumps({"iteration": i}) + "\n" for i in range(4)) + '{"iteration": 4, "half'
+    )
+    reader = MetricsReader(run)
+    assert [line["iteration"] for line in reader.new_lines()] == [0, 1, 2, 3]
+    writer = MetricsWriter(run, first_iteration=2, tracking=TrackingConfig())
+    for iteration in (2, 3, 4):
+        writer.write(iteration, {"rollout/return": 0.5})
+        assert [line["iteration"] for line in reader.new_lines()] == [4] * (iteration == 4)
+    writer.close()
+    assert [line["iteration"] for line in read_metrics(run)] == [0, 1, 2, 3, 4]
+
+
+def test_figures_go_to_tensorboard_and_wandb(tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    run = RunDir.create(config(tmp_path))
+    writer = MetricsWriter(run, 0, TrackingConfig(trackers=["wandb"]))
+    writer.write(0, {"rollout/return": 0.5})
+    writer.close()
+    events = EventAccumulator(str(run.path / "tensorboard")).Reload()
+    assert [(event.step, event.value) for event in events.Scalars("rollout/return")] == [(0, 0.5)]
+    (wandb_file,) = run.path.glob("wandb/offline-run-*/run-*.wandb")
+    assert b"rollout/return" in wandb_file.read_bytes()

@@ -1,0 +1,117 @@
+"""A policy of a million parameters and made-up rollouts, for the trainer's tests."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import torch
+from transformers import Qwen2Config, Qwen2ForCausalLM
+
+from loop_rl.algorithms.advantages.leave_one_out import leave_one_out
+from loop_rl.algorithms.filters import keep_informative
+from loop_rl.config.load import parse_config
+from loop_rl.config.settings import Config
+from loop_rl.data.rollout import Group, Rollout, Turn
+
+VOCAB_SIZE = 2048
+
+
+def save_model(folder: Path, tied: bool = False) -> None:
+    """A random Qwen2; `tied`: input and output embedding are one. Its embeddings, head and MLPs are just large enough for ZeRO-3 to split them over the ranks: it
+    leaves parameters below 100,000 elements whole."""
+    torch.manual_seed(1)
+    config = Qwen2Config(
+        vocab_size=VOCAB_SIZE,
+        hidden_size=64,
+        intermediate_size=2048,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        num_hidden_layers=2,
+        initializer_range=0.2,  # ten times the usual, so that the distributions are not flat
+        tie_word_embeddings=tied,
+    )
+    model = Qwen2ForCausalLM(config)
+    model.save_pretrained(folder)
+
+
+def make_config(
+    model: Path,
+    dtype: str = "float32",
+    temperature: float = 1.0,
+    max_context_tokens: int = 100,
+    algorithm: dict | None = None,
+    lora: bool = True,
+    **trainer,
+) -> Config:
+    """A config around the model, which `lora` gives an adapter; keywords override settings of the trainer section."""
+    defaults = {
+        "learning_rate": 3e-3,
+        "minibatch_rollouts": 5,
+        "max_tokens_per_microbatch": 120,
+        "logprob_chunk_tokens": 16,
+        "zero_stage": 2,
+        "collective_timeout_s": 60,
+    }
+    tree = {
+        "name": "test",
+        "seed": 3,
+        "model": {"path": str(model), "dtype": dtype, "lora": {"rank": 4, "alpha": 8} if lora else None},
+        "agent": {"temperature": temperature, "max_new_tokens": 20, "max_observation_tokens": 20}
+        | {"max_context_tokens": max_context_tokens},
+        "algorithm": algorithm or {},
+        "trainer": defaults | trainer,
+    }
+    return parse_config(tree, source="test")
+
+
+def make_groups(num_groups: int, version: int = 0) -> list[Group]:
+    """Groups of 2 to 4 rollouts of very different lengths; the last group scored alike and teaches nothing."""
+    rng = random.Random(0)
+
+    def tokens(longest: int) -> list[int]:
+        return [rng.randrange(VOCAB_SIZE) for _ in range(rng.randint(1, longest))]
+
+    def make_turn() -> Turn:
+        actions = tokens(20)
+        # Near what a random model gives, so that ratios are of order one and both sides of the clip range occur.
+        logprobs = [rng.gauss(-8, 1) for _ in actions]
+        return Turn(tokens(12), actions, logprobs, version, action_text="", code="", observation="")
+
+    def make_rollout(group_id: int, reward: float) -> Rollout:
+        turns = [make_turn() for _ in range(rng.randint(1, 3))]
+        fields = dict.fromkeys(("started_at", "duration_s", "generation_s", "environment_s"), 0.0)
+        fields |= dict.fromkeys(("task_id", "scenario_id", "instruction"), "task") | {"difficulty": 1, "iteration": 0}
+        fields |= {"end_reason": "completed", "success": False, "passes": [], "failures": []}
+        return Rollout(rollout_id=f"r{rng.random()}", group_id=group_id, reward=reward, turns=turns, **fields)
+
+    sizes = [rng.randint(2, 4) for _ in range(num_groups)]
+    return [
+        Group(i, 0, [make_rollout(i, 0.5 if i == num_groups - 1 else rng.random()) for _ in range(size)])
+        for i, size in enumerate(sizes)
+    ]
+
+
+def with_advantages(groups: list[Group], min_abs_advantage: float = 0.01) -> tuple[list[Rollout], list[float]]:
+    """What train.py hands to the trainer."""
+    rollouts, advantages = [], []
+    for group in groups:
+        advantages_K = leave_one_out(group.rewards)
+        for k in keep_informative(advantages_K, min_abs_advantage):
+            rollouts.append(group.rollouts[k])
+            advantages.append(advantages_K[k])
+    return rollouts, advantages
+
+
+def fill_in_logprobs(rollouts: list[Rollout], model: Path, temperature: float) -> None:
+    """Give every action token the log-probability the model samples it with, as an exact sampler would."""
+    policy = Qwen2ForCausalLM.from_pretrained(model, dtype=torch.float32)
+    for rollout in rollouts:
+        token_ids = torch.tensor(rollout.flatten().token_ids)
+        with torch.no_grad():
+            distributions = torch.log_softmax(policy(input_ids=token_ids[None]).logits[0] / temperature, dim=-1)
+        position = 0
+        for turn in rollout.turns:
+            position += len(turn.context_ids)
+            turn.logprobs = [distributions[position + t - 1, token].item() for t, token in enumerate(turn.action_ids)]
+            position += len(turn.action_ids)

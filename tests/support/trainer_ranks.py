@@ -1,0 +1,267 @@
+"""What every rank of a trainer test runs, started by launch(); each mode leaves files for the test to look at.
+
+torchrun --nproc_per_node 2 tests/support/trainer_ranks.py update FOLDER
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+from loop_rl.running.ranks import accelerate_command
+
+REPO = Path(__file__).resolve().parents[2]
+
+SEQUENCE_PARALLEL = {"num_processes": 2, "sequence_parallel_size": 2}
+FULL = {"lora": False}
+TIED = FULL | {"model": "tied"}
+# Settings of each case of `update`; "model" is the folder of the model.
+UPDATE_CASES: dict[str, dict] = {
+    "zero1": {"zero_stage": 1},
+    "zero2": {"zero_stage": 2},
+    "zero3": {"zero_stage": 3},
+    "one-rollout-a-microbatch": {"zero_stage": 3, "max_tokens_per_microbatch": 64},
+    "all-in-one-microbatch": {"zero_stage": 2, "max_tokens_per_microbatch": 4096},
+    "no-activation-checkpointing": {"zero_stage": 2, "activation_checkpointing": False},
+    "minibatch-of-one": {"zero_stage": 3, "minibatch_rollouts": 1, "temperature": 0.7},
+    "minibatch-larger-than-all": {"zero_stage": 2, "minibatch_rollouts": 1000},
+    "recomputed": {"zero_stage": 3, "algorithm": {"ratio_to": "recomputed"}},
+    "truncated": {"zero_stage": 2, "algorithm": {"ratio_to": "recomputed", "max_importance_weight": 1.5}},
+    "bfloat16": {"zero_stage": 3, "dtype": "bfloat16"},
+    "sequence-parallel-zero1": {"zero_stage": 1} | SEQUENCE_PARALLEL,
+    "sequence-parallel-zero3": {"zero_stage": 3, "offload_optimizer": True} | SEQUENCE_PARALLEL,
+    "sequence-parallel-truncated": {
+        "zero_stage": 3,
+        "algorithm": {"ratio_to": "recomputed", "max_importance_weight": 1.5},
+    }
+    | SEQUENCE_PARALLEL,
+    "full-zero1": {"zero_stage": 1, "weight_decay": 0.1} | FULL,
+    "full-zero2": {"zero_stage": 2, "offload_optimizer": True} | FULL,
+    "full-zero3": {"zero_stage": 3} | FULL,
+    "full-bfloat16": {"zero_stage": 2, "dtype": "bfloat16"} | FULL,
+    "full-sequence-parallel-zero3": {"zero_stage": 3} | FULL | SEQUENCE_PARALLEL,
+    "tied-zero1": {"zero_stage": 1, "activation_checkpointing": False, "offload_optimizer": True} | TIED,
+    "tied-zero2": {"zero_stage": 2} | TIED,
+    "tied-zero3": {"zero_stage": 3, "offload_optimizer": True} | TIED,
+    "tied-sequence-parallel-zero2": {"zero_stage": 2} | TIED | SEQUENCE_PARALLEL,
+}
+ONE_RANK_CASES = ["zero2", "zero3", "full-zero2", "tied-zero3"]
+# Settings of each case of `interrupted`, `resumed` and `stress`.
+RESUME_CASES = {
+    "zero2": {"zero_stage": 2},
+    "zero3-offload-bfloat16": {"zero_stage": 3, "offload_optimizer": True, "dtype": "bfloat16"},
+    "zero2-sequence-parallel": {"zero_stage": 2} | SEQUENCE_PARALLEL,
+    "full-zero1-bfloat16": {"zero_stage": 1, "dtype": "bfloat16"} | FULL,
+    "full-zero2-offload": {"zero_stage": 2, "offload_optimizer": True, "keep_checkpoints": 3} | FULL,
+    "full-zero3-sequence-parallel": {"zero_stage": 3} | FULL | SEQUENCE_PARALLEL,
+    "tied-zero3-bfloat16": {"zero_stage": 3, "dtype": "bfloat16"} | TIED,
+    "zero3": {"zero_stage": 3},
+}
+SAMPLER_TEMPERATURE = 0.7
+
+
+def launch(mode: str, folder: Path, num_ranks: int) -> subprocess.Popen:
+    """Start the ranks with the launcher users have; output goes to <mode>-<num_ranks>.log in the folder."""
+    with open(folder / f"{mode}-{num_ranks}.log", "w") as log:
+        return subprocess.Popen(
+            [*accelerate_command(num_ranks), __file__, mode, str(folder)],
+            cwd=REPO,
+            env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPO), "HF_HUB_OFFLINE": "1"},
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+
+def run(mode: str, folder: Path, num_ranks: int) -> None:
+    """Launch and wait; fails with the end of the log, or after ten minutes."""
+    launcher = launch(mode, folder, num_ranks)
+    try:
+        status = launcher.wait(timeout=600)
+    finally:
+        launcher.terminate()  # which ends the ranks too; no effect when they are done
+    assert status == 0, (folder / f"{mode}-{num_ranks}.log").read_text()[-4000:]
+
+
+def new_trainer(folder: Path, model: str = "model", **settings):
+    """A trainer of a model in the folder, in a process that may have had one; Accelerate and DeepSpeed keep state for the whole process."""
+    import tiny
+    from accelerate.state import AcceleratorState
+    from deepspeed.runtime.sequence_parallel import parallel_state_sp
+    from deepspeed.utils import groups
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+    from loop_rl.training.trainer import Trainer
+
+    AcceleratorState._reset_state()
+    if groups.mpu is not None:  # the last trainer was a sequence-parallel one
+        parallel_state_sp._release_sequence_parallel_groups()
+        groups.mpu = None
+        del ALL_ATTENTION_FUNCTIONS["sdpa"]  # uncovers the unwrapped one
+    return Trainer(tiny.make_config(folder / model, **settings))
+
+
+def update(folder: Path) -> None:
+    """One iteration of each case; leaves the metrics, what is trained before and after, and log-probabilities after."""
+    import tiny
+
+    from loop_rl.data.samples import Sample
+    from loop_rl.store.rollout_files import read_rollouts
+    from loop_rl.training.publish import save_policy
+
+    alone = os.environ["WORLD_SIZE"] == "1"
+    for case in ONE_RANK_CASES if alone else UPDATE_CASES:
+        trainer = new_trainer(folder, **UPDATE_CASES[case])
+        out = folder / f"{case}-{trainer.num_ranks}"
+        save_policy(trainer, out / "before")
+        rollouts, advantages = tiny.with_advantages(tiny.make_groups(4))
+        steps = []
+        update = trainer.train_iteration(rollouts, advantages, 0, on_step=lambda *step, seen=steps: seen.append(step))
+        save_policy(trainer, out / "after")
+        samples, _ = trainer._with_recomputed_logprobs([Sample(rollout.flatten(), 0.0) for rollout in rollouts])
+        if trainer.is_main:
+            (out / "logprobs.json").write_text(json.dumps([sample.proximal_logprobs for sample in samples]))
+            (out / "metrics.json").write_text(json.dumps(update.figures | {"steps": steps}))
+            tokens = {index: asdict(values) for index, values in sorted(update.tokens.items())}
+            (out / "tokens.json").write_text(json.dumps(tokens))
+    try:
+        trainer.train_iteration([], [], 1)
+    except ValueError as error:
+        (folder / f"refusal-{trainer.num_ranks}-{trainer.rank}.txt").write_text(str(error))
+    if not alone:
+        trainer = new_trainer(folder, temperature=SAMPLER_TEMPERATURE, minibatch_rollouts=1000)
+        rollouts = read_rollouts(folder / "on-policy.parquet")
+        update = trainer.train_iteration(rollouts, [1.0] * len(rollouts), 0)
+        if trainer.is_main:
+            (folder / "on-policy.json").write_text(json.dumps(update.figures))
+    trainer.close()
+
+
+def interrupted(folder: Path) -> None:
+    """Two iterations of each case with a checkpoint between them; then checkpoints without end, until killed."""
+    import tiny
+
+    from loop_rl.training.checkpoint import save_checkpoint
+    from loop_rl.training.publish import publish_policy
+
+    rollouts, advantages = tiny.with_advantages(tiny.make_groups(4))
+    for case, settings in RESUME_CASES.items():
+        trainer = new_trainer(folder, **settings)
+        trainer.train_iteration(rollouts, advantages, 0)
+        save_checkpoint(trainer, folder / case, version=1, keep=2)
+        draws = draw_random_numbers()
+        trainer.train_iteration(rollouts, advantages, 1)
+        publish_policy(trainer, folder / case, version=2)
+        (folder / case / f"draws-{trainer.rank}.json").write_text(json.dumps(draws))
+    (folder / f"pid-{trainer.rank}").write_text(str(os.getpid()))
+    for version in range(1, 2000):
+        save_checkpoint(trainer, folder / "killed", version, keep=2)
+
+
+def resumed(folder: Path) -> None:
+    """The second iteration of each case again, from its checkpoint; then from what the kill left."""
+    import tiny
+
+    from loop_rl.config.base import ConfigError
+    from loop_rl.training.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
+    from loop_rl.training.publish import publish_policy, save_policy
+    from loop_rl.training.stress import stress_step
+
+    rollouts, advantages = tiny.with_advantages(tiny.make_groups(4))
+    refusals = []
+    for case, settings in RESUME_CASES.items():
+        trainer = new_trainer(folder, **settings)
+        stress_step(trainer)  # as train.py does
+        version = load_checkpoint(trainer, latest_checkpoint(folder / case))
+        draws = draw_random_numbers()
+        trainer.train_iteration(rollouts, advantages, version)
+        save_policy(trainer, folder / case / "resumed")
+        (folder / case / f"draws-resumed-{trainer.rank}.json").write_text(json.dumps(draws))
+        if case in ("zero2", "full-zero2-offload"):
+            evaluations = folder / case / "rollouts" / "eval"
+            for name in ("v000002-dev.json", ".v000003-dev/task.parquet"):
+                (evaluations / name).parent.mkdir(parents=True, exist_ok=True)
+                (evaluations / name).touch()
+            for later in range(3, 8):
+                publish_policy(trainer, folder / case, later)
+        try:
+            load_checkpoint(trainer, folder / "other-ranks")
+        except ConfigError as error:
+            refusals.append(str(error))
+    version = load_checkpoint(trainer, latest_checkpoint(folder / "killed"))
+    publish_policy(trainer, folder / "killed", version)
+    # The policy of a version that is there already stays, even when the trainer's is another one by now.
+    trainer.train_iteration(rollouts, advantages, version)
+    publish_policy(trainer, folder / "killed", version)
+    save_checkpoint(trainer, folder / "killed", version + 1, keep=2)
+    if trainer.is_main:
+        (folder / "refusals.json").write_text(json.dumps(refusals))
+    trainer.close()
+
+
+def stress(folder: Path) -> None:
+    """One iteration of each case, with a stress step before it and without."""
+    import tiny
+
+    from loop_rl.training.publish import save_policy
+    from loop_rl.training.stress import stress_step
+
+    rollouts, advantages = tiny.with_advantages(tiny.make_groups(4))
+    for case, settings in RESUME_CASES.items():
+        for name in ("without", "with"):
+            trainer = new_trainer(folder, **settings)
+            if name == "with":
+                stress_step(trainer)
+            draws = draw_random_numbers()
+            save_policy(trainer, folder / case / name / "before")
+            figures = trainer.train_iteration(rollouts, advantages, 0).figures
+            save_policy(trainer, folder / case / name / "after")
+            kept = {key: value for key, value in figures.items() if key not in ("tokens_per_s", "peak_memory_gib")}
+            (folder / case / name / f"figures-{trainer.rank}.json").write_text(json.dumps([draws, kept]))
+    trainer.close()
+
+
+def no_room(folder: Path) -> None:
+    """A stress step that needs more than this process may have."""
+    import resource
+
+    from loop_rl.config.base import ConfigError
+    from loop_rl.training.stress import stress_step
+
+    trainer = new_trainer(folder, max_context_tokens=16_384, zero_stage=3)
+    num_pages = int(Path("/proc/self/statm").read_text().split()[0])
+    resource.setrlimit(resource.RLIMIT_AS, (num_pages * resource.getpagesize() + 50_000_000,) * 2)
+    try:
+        stress_step(trainer)
+    except ConfigError as error:
+        (folder / "no-room.txt").write_text(str(error))
+    trainer.close()
+
+
+def draw_random_numbers() -> list[float]:
+    import random
+
+    import numpy as np
+    import torch
+
+    return [random.random(), float(np.random.rand()), torch.rand(1).item()]
+
+
+def main(mode: str, folder: Path) -> None:
+    import torch
+
+    torch.set_num_threads(1)
+    modes = {"update": update, "interrupted": interrupted, "resumed": resumed, "stress": stress, "no_room": no_room}
+    modes[mode](folder)
+
+    from loop_rl.training.engine import end_process
+
+    end_process(0)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]))

@@ -1,0 +1,185 @@
+"""The distributed trainer does what the plain reference does, whatever the ranks, sharding and micro-batches."""
+
+import json
+
+import pytest
+import reference
+import tiny
+import torch
+import trainer_ranks
+from peft import PeftModel
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
+
+from loop_rl.store.rollout_files import write_rollouts
+
+CASES = [(case, 2) for case in trainer_ranks.UPDATE_CASES] + [(case, 1) for case in trainer_ranks.ONE_RANK_CASES]
+EXACT = [case for case in CASES if "bfloat16" not in case[0]]
+ADAPTERS = [case for case in EXACT if "lora" not in trainer_ranks.UPDATE_CASES[case[0]]]
+WHOLE = [case for case in EXACT if case not in ADAPTERS]
+
+
+def on_policy_rollouts(folder):
+    """Sampled from the untouched base, but for the first turn of the first rollout: that one is a version older."""
+    rollouts = [rollout for group in tiny.make_groups(3) for rollout in group.rollouts]
+    tiny.fill_in_logprobs(rollouts, folder / "model", trainer_ranks.SAMPLER_TEMPERATURE)
+    stale = rollouts[0].turns[0]
+    stale.policy_version, stale.logprobs = -1, [logprob - 1 for logprob in stale.logprobs]
+    return rollouts
+
+
+@pytest.fixture(scope="module")
+def updates(tmp_path_factory):
+    """Folder with what every case left: <case>-<ranks>/{before,after,metrics.json}."""
+    torch.set_num_threads(1)  # of this process, which runs the reference; tiny tensors gain nothing from more
+    folder = tmp_path_factory.mktemp("updates")
+    tiny.save_model(folder / "model")
+    tiny.save_model(folder / "tied", tied=True)
+    rollouts = on_policy_rollouts(folder)
+    write_rollouts(folder / "on-policy.parquet", rollouts)
+    for num_ranks in (1, 2):
+        trainer_ranks.run("update", folder, num_ranks)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def reference_update(updates):
+    """reference_update(settings) -> metrics, last epoch's token values and trained weights of the plain implementation, from the same start."""
+    done = {}
+
+    def update(model="model", **settings):
+        config = tiny.make_config(updates / model, **settings)
+        args = reference.Args(
+            learning_rate=config.trainer.learning_rate,
+            weight_decay=config.trainer.weight_decay,
+            max_grad_norm=config.trainer.max_grad_norm,
+            clip_epsilon=config.algorithm.clip_epsilon,
+            min_abs_advantage=config.algorithm.min_abs_advantage,
+            epochs=config.algorithm.epochs,
+            minibatch_rollouts=config.trainer.minibatch_rollouts,
+            temperature=config.agent.temperature,
+            seed=config.seed,
+            ratio_to=config.algorithm.ratio_to,
+            max_importance_weight=config.algorithm.max_importance_weight,
+        )
+        key = model, config.model.lora, str(args)
+        if key not in done:
+            llm = AutoModelForCausalLM.from_pretrained(updates / model, dtype=torch.float32)
+            if config.model.lora:
+                llm = PeftModel.from_pretrained(llm, updates / "zero2-1" / "before", is_trainable=True)
+            metrics, tokens = reference.loop_update(llm, tiny.make_groups(4), iteration=0, args=args)
+            weights = {name: p.detach() for name, p in llm.named_parameters() if p.requires_grad}
+            weights = {name.replace(".default", ""): weight for name, weight in weights.items()}
+            done[key] = metrics, tokens, weights
+        return done[key]
+
+    return update
+
+
+def weights_of(policy):
+    """What is trained of a policy that was saved to this folder."""
+    (file,) = policy.glob("*.safetensors")
+    return load_file(file)
+
+
+def result(updates, case, num_ranks):
+    folder = updates / f"{case}-{num_ranks}"
+    return json.loads((folder / "metrics.json").read_text()), weights_of(folder / "after")
+
+
+@pytest.mark.parametrize("case,num_ranks", EXACT)
+def test_weights_metrics_and_token_values_equal_the_reference(updates, reference_update, case, num_ranks):
+    metrics, weights = result(updates, case, num_ranks)
+    expected_metrics, expected_tokens, expected_weights = reference_update(**trainer_ranks.UPDATE_CASES[case])
+    for name, expected in expected_metrics.items():
+        assert metrics[name] == pytest.approx(expected, rel=2e-5), name
+    tokens = json.loads((updates / f"{case}-{num_ranks}" / "tokens.json").read_text())
+    assert tokens.keys() == {str(index) for index in expected_tokens}
+    for index, expected in expected_tokens.items():
+        for name in ("logprobs", "entropies"):
+            assert tokens[str(index)][name] == pytest.approx(expected[name], rel=2e-5, abs=1e-4)
+    before = weights_of(updates / f"{case}-{num_ranks}" / "before")
+    assert weights.keys() == expected_weights.keys() == before.keys()
+    for name, weight in weights.items():
+        # Against the length of the update: AdamW divides by the gradient's size, so where that is next to zero a single
+        # element takes up rounding errors.
+        # The gradient of all keys' biases is: softmax does not see what is added to every key alike, before rotation.
+        allowed = 1e-2 if name.endswith("k_proj.bias") else 1e-3
+        error, update = (weight - expected_weights[name]).norm(), (expected_weights[name] - before[name]).norm()
+        assert error < allowed * update, name
+
+
+def test_untouched_adapter_is_the_base_and_the_same_everywhere(updates):
+    before = [weights_of(updates / f"{case}-{ranks}" / "before") for case, ranks in ADAPTERS]
+    for weights in before:
+        assert all((weight == 0).all() for name, weight in weights.items() if "lora_B" in name)
+        assert all(torch.equal(weight, before[0][name]) for name, weight in weights.items())
+
+
+@pytest.mark.parametrize(("case", "in_float32"), [("bfloat16", "zero3"), ("full-bfloat16", "full-zero2")])
+def test_bfloat16_stays_near_float32(updates, case, in_float32):
+    (metrics, weights), (expected_metrics, _) = result(updates, case, 2), result(updates, in_float32, 2)
+    assert {weight.dtype for weight in weights.values()} == {torch.bfloat16}
+    for name in ("loss", "ratio_mean", "approx_kl", "entropy", "grad_norm"):
+        assert metrics[name] == pytest.approx(expected_metrics[name], rel=0.1), name
+
+
+def test_progress_is_reported_after_every_step(updates):
+    metrics, _ = result(updates, "zero2", 2)
+    assert metrics["steps"] == [[done + 1, metrics["num_steps"]] for done in range(metrics["num_steps"])]
+
+
+def test_an_iteration_without_rollouts_is_refused(updates):
+    for rank in ("1-0", "2-0", "2-1"):
+        refusal = (updates / f"refusal-{rank}.txt").read_text()
+        assert refusal == "iteration 1: no rollout to train on; skip the iteration"
+
+
+def test_sampler_and_trainer_logprobs_are_compared_on_tokens_of_the_current_version_only(updates):
+    metrics = json.loads((updates / "on-policy.json").read_text())
+    rollouts = on_policy_rollouts(updates)
+    num_stale = len(rollouts[0].turns[0].action_ids)
+    assert metrics["logprob_diff_tokens"] == sum(rollout.num_action_tokens for rollout in rollouts) - num_stale
+    assert metrics["logprob_diff_mean"] <= metrics["logprob_diff_max"] < 1e-5
+
+
+def test_adapter_is_what_peft_writes(updates, tmp_path):
+    adapter = updates / "zero3-2" / "after"
+    base = AutoModelForCausalLM.from_pretrained(updates / "model", dtype=torch.float32)
+    PeftModel.from_pretrained(base, adapter).save_pretrained(tmp_path)
+    our_config, peft_config = (
+        json.loads((folder / "adapter_config.json").read_text()) for folder in (adapter, tmp_path)
+    )
+    peft_config["target_modules"].sort()  # PEFT writes a set
+    assert our_config == peft_config
+    assert our_config["base_model_name_or_path"] == str(updates / "model")
+    our_weights, peft_weights = (load_file(folder / "adapter_model.safetensors") for folder in (adapter, tmp_path))
+    assert our_weights.keys() == peft_weights.keys()
+    assert all(torch.equal(our_weights[name], weight) for name, weight in peft_weights.items())
+
+
+@pytest.mark.parametrize("case,num_ranks", WHOLE)
+def test_a_whole_model_is_what_transformers_writes_and_gives_the_trainers_logprobs(updates, tmp_path, case, num_ranks):
+    folder = updates / f"{case}-{num_ranks}"
+    model = AutoModelForCausalLM.from_pretrained(folder / "after")
+    assert model.dtype == torch.float32
+    rollouts, _ = tiny.with_advantages(tiny.make_groups(4))
+    for rollout, ours in zip(rollouts, json.loads((folder / "logprobs.json").read_text()), strict=True):
+        sequence = rollout.flatten()
+        with torch.no_grad():
+            distributions = torch.log_softmax(model(torch.tensor([sequence.token_ids])).logits[0], dim=-1)
+        positions = [t for t, is_action in enumerate(sequence.action_mask) if is_action]
+        expected = [distributions[t - 1, sequence.token_ids[t]].item() for t in positions]
+        assert ours == pytest.approx(expected, abs=1e-5)
+
+    model.save_pretrained(tmp_path)
+    for path in tmp_path.iterdir():
+        assert (folder / "after" / path.name).read_bytes() == path.read_bytes(), path.name
+    assert len(list((folder / "after").iterdir())) == len(list(tmp_path.iterdir()))
+
+
+def test_an_untouched_whole_model_is_the_base(updates):
+    for case, num_ranks in WHOLE:
+        base = load_file(updates / trainer_ranks.UPDATE_CASES[case].get("model", "model") / "model.safetensors")
+        before = weights_of(updates / f"{case}-{num_ranks}" / "before")
+        assert before.keys() == base.keys() and all(torch.equal(before[name], base[name]) for name in base)
