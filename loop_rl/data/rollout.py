@@ -45,6 +45,13 @@ class Turn:
     """REPL output as the agent saw it, after the cut; empty in the last turn of most episodes."""
     api_calls: list[str] = field(default_factory=list)
     """AppWorld API calls that the code made, in order: method, path and the parameters as JSON."""
+    extends: bool = True
+    """`context_ids` follow all that was read and written before; False: they are a whole prompt that starts anew, as with
+    a memory window. Without effect in the first turn."""
+    reward: float = 0.0
+    """Of this step."""
+    valid: bool = True
+    """The text held an action that the environment knows; False: it did something else in its place, or nothing."""
 
 
 @dataclass
