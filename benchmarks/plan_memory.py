@@ -80,10 +80,11 @@ def full_rank(folder: str, dtype: str, zero_stage: int) -> None:
     import torch
 
     from loop_rl.config.load import parse_config
+    from loop_rl.config.parts import OBJECTIVE, make_part
     from loop_rl.planning.memory import training_memory
     from loop_rl.planning.shapes import model_shape
     from loop_rl.training.engine import end_process
-    from loop_rl.training.stress import longest_rollout
+    from loop_rl.training.stress import longest_sample
     from loop_rl.training.trainer import Trainer
 
     torch.set_num_threads(1)
@@ -94,7 +95,8 @@ def full_rank(folder: str, dtype: str, zero_stage: int) -> None:
     before = _status_bytes("VmRSS")
     made = Trainer(config)
     Path("/proc/self/clear_refs").write_text("5")  # the peak is what is used now: loading is not counted
-    made.rehearse([longest_rollout(config)])
+    objective = make_part(OBJECTIVE, config)
+    made.rehearse([longest_sample(config, objective.reads)], objective)
     terms = training_memory(model_shape(folder)[0], config, made.num_ranks)
     formula, measured = sum(terms.values()) - terms["reserve"], _status_bytes("VmHWM") - before
     if made.is_main:

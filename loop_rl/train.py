@@ -16,10 +16,9 @@ import sys
 import time
 from pathlib import Path
 
-from loop_rl.algorithms.advantages.leave_one_out import leave_one_out
-from loop_rl.algorithms.filters import keep_informative
 from loop_rl.config.base import ConfigError
 from loop_rl.config.load import load_config
+from loop_rl.config.parts import ADVANTAGE, FILTER, OBJECTIVE, make_part
 from loop_rl.config.settings import Config
 from loop_rl.data.rollout import Group
 from loop_rl.machine.processes import die_with_parent
@@ -44,10 +43,13 @@ SAMPLER_SILENCE_S = 300.0
 
 def train(run: RunDir, config: Config) -> None:
     """Train until `trainer.num_iterations` iterations are done, from the newest checkpoint if there is one."""
+    estimate_advantages = make_part(ADVANTAGE, config)
+    is_kept = make_part(FILTER, config)
+    objective = make_part(OBJECTIVE, config)
     trainer = Trainer(config)
     if trainer.is_main:
         run.write_status("trainer", phase="stress step", iteration=0, done=0, total=1)
-    stress_step(trainer)
+    stress_step(trainer, objective)
     first_iteration = resume(trainer, run)
     metrics = MetricsWriter(run, first_iteration, config.tracking) if trainer.is_main else None
     timeline = Timeline(run, "trainer", record=trainer.is_main)
@@ -59,31 +61,31 @@ def train(run: RunDir, config: Config) -> None:
             groups = wait_for_groups(run, config, iteration, report=trainer.is_main)
 
         with timeline.span("training", iteration) as training:
-            # 2. Advantage, and 3. filter.
-            advantage_of, rollouts = {}, []
+            advantages, samples, num_kept = {}, [], 0
             for group in groups:
-                advantages_K = leave_one_out(group.rewards)
-                advantage_of |= {r.rollout_id: a for r, a in zip(group.rollouts, advantages_K, strict=True)}
-                rollouts += [
-                    group.rollouts[k] for k in keep_informative(advantages_K, config.algorithm.min_abs_advantage)
-                ]
+                # 2. Advantage: each rollout against the others of its task.
+                columns_K = estimate_advantages(group.rollouts)
+                for rollout, columns in zip(group.rollouts, columns_K, strict=True):
+                    advantages[rollout.rollout_id] = columns["advantage"]
+                    # 3. Filter: only what teaches something is trained on.
+                    if is_kept(rollout, columns):
+                        num_kept += 1
+                        samples += rollout.samples(columns)
 
-            # 4. Update: N epochs of clipped PPO over shuffled minibatches.
-            if any(rollout.num_action_tokens for rollout in rollouts):
-                advantages = [advantage_of[rollout.rollout_id] for rollout in rollouts]
+            # 4. Update: N epochs over shuffled minibatches.
+            if samples:
                 on_step = _step_reporter(run, iteration) if trainer.is_main else None
-                update = trainer.train_iteration(rollouts, advantages, iteration, on_step=on_step)
+                update = trainer.fit(samples, objective, iteration, on_step)
             else:
                 update = Update.skipped()  # in every group all rollouts scored alike: nothing to learn from
 
         # The figures, the checkpoint, the policy, in this order: killed in between, the iteration is done again and its
         # figures replaced; and a version that others have seen can always be resumed from.
         if metrics:
-            tokens = {rollouts[index].rollout_id: values for index, values in update.tokens.items()}
-            write_updates(run.update_file(iteration), advantage_of, tokens)
+            write_updates(run.update_file(iteration), advantages, update.tokens)
             times = {"time/wait_s": waiting.seconds, "time/train_s": training.seconds, "time/publish_s": publish_s}
             policy = {f"policy/{name}": value for name, value in update.figures.items()}
-            sampled = describe_groups(groups, iteration, len(rollouts), config.sampler.max_staleness)
+            sampled = describe_groups(groups, iteration, num_kept, config.sampler.max_staleness)
             left_out = describe_left_out(groups, read_dropped(run, iteration))
             metrics.write(iteration, sampled | left_out | policy | times)
         with timeline.span("publishing", iteration) as publishing:

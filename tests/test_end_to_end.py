@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 from safetensors.numpy import load_file
 
-from loop_rl.inspection.debug_loss import load_policy, recomputed_logprobs
+from loop_rl.inspection.debug_loss import load_policy, token_losses
 from loop_rl.running.ranks import accelerate_command
 from loop_rl.store.metrics import read_metrics
 from loop_rl.store.rollout_files import read_group, read_rollouts, write_rollouts
@@ -171,13 +171,15 @@ def check_every_token_is_of_the_version_it_names(run: RunDir) -> None:
         for rollout in (*crossing[:60], *rollouts[::6]):
             if version not in rollout.policy_versions:
                 continue
-            sequence = rollout.flatten()
-            sampled = [pair for pair in zip(sequence.logprobs, sequence.versions, strict=True) if pair[1] >= 0]
+            (sample,) = rollout.samples()
+            sampled = list(zip(sample.columns["behaviour"], sample.versions, strict=True))
+            tokens, _ = token_losses(rollout, 0.0, policy, run.config, policy)
             differences = {
                 named: max(
-                    abs(ours - theirs) for ours, (theirs, by) in zip(logprobs, sampled, strict=True) if by == named
+                    abs(ours.logprob - theirs)
+                    for ours, (theirs, by) in zip(tokens, sampled, strict=True)
+                    if by == named
                 )
-                for logprobs in [recomputed_logprobs(rollout, policy)]
                 for named in set(rollout.policy_versions)
             }
             assert differences.pop(version) < 1e-3, (rollout.rollout_id, version)

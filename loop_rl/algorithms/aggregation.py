@@ -1,14 +1,45 @@
-"""From a number per token to the loss of a minibatch."""
+"""From a number per token to the loss of a minibatch: what a token counts, so that the parts of a minibatch add up to its mean."""
 
 from __future__ import annotations
 
-from torch import Tensor
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from loop_rl.data.samples import Sample
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Average = Literal["rollout", "turn", "token"]
+
+
+@dataclass(frozen=True)
+class Size:
+    """Of a whole minibatch, over all ranks."""
+
+    num_rollouts: int
+    num_action_tokens: int
+
+
+def token_weights(sample: Sample, average: Average, minibatch: Size) -> list[float]:
+    """[N], what each action token of a sample counts in the mean over the minibatch.
+
+    `rollout`: mean over rollouts of the mean over a rollout's action tokens; LOOP, arXiv 2502.01600, Algorithm 1.
+    `turn`: mean over rollouts of the mean over turns of the mean over a turn's action tokens.
+    `token`: mean over all action tokens, so that long rollouts weigh more; DAPO, arXiv 2503.14476, equation 8.
+    """
+    if average == "token":
+        return [1 / minibatch.num_action_tokens] * sample.num_action_tokens
+    if average == "rollout":
+        return [1 / (minibatch.num_rollouts * sample.rollout_tokens)] * sample.num_action_tokens
+    length_of = Counter(sample.turns)
+    return [1 / (minibatch.num_rollouts * sample.rollout_turns * length_of[turn]) for turn in sample.turns]
 
 
 def policy_loss(objective_N: Tensor, weights_N: Tensor) -> Tensor:
-    """Minus the objective's mean over rollouts of its mean over a rollout's action tokens.
+    """Minus the objective's mean over a minibatch, or the part of it that these N tokens make up.
 
-    weights_N holds 1 / (num_rollouts * |a|), with num_rollouts that of the whole minibatch and |a| the action tokens of
-    the token's own rollout. A minibatch may so be cut into any parts: their losses add up to the minibatch's loss.
+    weights_N: of `token_weights`. A minibatch may be cut into any parts: their losses add up to the minibatch's loss.
     """
     return -(weights_N * objective_N).sum()

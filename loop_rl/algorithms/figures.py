@@ -1,70 +1,43 @@
-"""Figures of an update."""
+"""Figures of an update: sums over action tokens, so that micro-batches and ranks combine exactly whatever their sizes."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
-from loop_rl.algorithms.importance import importance_weights
-from loop_rl.algorithms.objectives.clipped import Surrogate
-
-
-def weight_figures(proximal_logprobs_N: Tensor, behaviour_logprobs_N: Tensor, max_weight: float) -> dict[str, float]:
-    """importance_weight_mean after truncation, importance_weight_max before it, and the share that it changed."""
-    weights_N = importance_weights(proximal_logprobs_N, behaviour_logprobs_N, max_weight)
-    free_N = importance_weights(proximal_logprobs_N, behaviour_logprobs_N, 0)
-    return {
-        "importance_weight_mean": weights_N.double().mean().item(),
-        "importance_weight_max": free_N.max().item(),
-        "importance_truncated_share": (weights_N < free_N).double().mean().item(),
-    }
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass
-class TokenStats:
-    """Sums over action tokens, so that micro-batches and ranks combine exactly whatever their sizes."""
+class TokenSums:
+    """Of figures by their names."""
 
     num_tokens: int = 0
-    ratio: float = 0.0
-    clipped: int = 0
-    kl: float = 0.0
-    entropy: float = 0.0
-    ratio_max: float = 0.0
+    sums: dict[str, float] = field(default_factory=dict)
+    maxima: dict[str, float] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, surrogate: Surrogate, entropies_N: Tensor) -> TokenStats:
-        log_ratio_N = surrogate.log_ratio_N.double()
-        ratio_N = log_ratio_N.exp()
-        # k3 estimator of KL(proximal || theta), unbiased and never negative: Schulman, "Approximating KL divergence"
-        # (2020, joschu.net/blog/kl-approx.html), (r - 1) - log r for samples of the proximal policy.
-        kl_N = torch.expm1(log_ratio_N) - log_ratio_N
+    def of(cls, means: Mapping[str, Tensor], maxima: Mapping[str, Tensor]) -> TokenSums:
+        """Of tensors [N], one number a token."""
+        (num_tokens,) = {values_N.numel() for values_N in [*means.values(), *maxima.values()]}
+        if not num_tokens:
+            return cls()
         return cls(
-            num_tokens=ratio_N.numel(),
-            ratio=ratio_N.sum().item(),
-            clipped=int(surrogate.clipped_N.sum().item()),
-            kl=kl_N.sum().item(),
-            entropy=entropies_N.double().sum().item(),
-            ratio_max=ratio_N.max().item() if ratio_N.numel() else 0.0,
+            num_tokens,
+            {name: values_N.double().sum().item() for name, values_N in means.items()},
+            {name: values_N.max().item() for name, values_N in maxima.items()},
         )
 
-    def __add__(self, other: TokenStats) -> TokenStats:
-        return TokenStats(
+    def __add__(self, other: TokenSums) -> TokenSums:
+        names, of_maxima = self.sums | other.sums, self.maxima | other.maxima
+        return TokenSums(
             self.num_tokens + other.num_tokens,
-            self.ratio + other.ratio,
-            self.clipped + other.clipped,
-            self.kl + other.kl,
-            self.entropy + other.entropy,
-            max(self.ratio_max, other.ratio_max),
+            {name: self.sums.get(name, 0.0) + other.sums.get(name, 0.0) for name in names},
+            {name: max(totals.maxima[name] for totals in (self, other) if name in totals.maxima) for name in of_maxima},
         )
 
-    def means(self) -> dict[str, float]:
-        """The figures to log. Entropy in nats."""
-        return {
-            "ratio_mean": self.ratio / self.num_tokens,
-            "ratio_max": self.ratio_max,
-            "clip_share": self.clipped / self.num_tokens,
-            "approx_kl": self.kl / self.num_tokens,
-            "entropy": self.entropy / self.num_tokens,
-        }
+    def figures(self) -> dict[str, float]:
+        """Means, and maxima."""
+        return {name: total / self.num_tokens for name, total in self.sums.items()} | self.maxima

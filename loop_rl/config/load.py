@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import difflib
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import ValidationError
+from pydantic import Field, ValidationError, create_model
 
 from loop_rl.config.base import ConfigError, Section, section_of
-from loop_rl.config.settings import Config
+from loop_rl.config.parts import ALGORITHM, named_parts, refuse_unread, with_parts
+from loop_rl.config.settings import AlgorithmConfig, Config
 
 
 def load_config(path: str | Path, overrides: list[str] | None = None) -> Config:
@@ -36,15 +38,39 @@ def load_config(path: str | Path, overrides: list[str] | None = None) -> Config:
 
 def parse_config(tree: dict[str, Any], source: str) -> Config:
     """Check a tree of settings. Raises ConfigError naming `source` and the first offending key."""
-    _refuse_unknown(tree, Config, prefix="", source=source)
     try:
-        return Config.model_validate(tree)
+        kind = config_class(tree)
+    except ConfigError as error:
+        raise ConfigError(f"{source}: {error}") from error
+    _refuse_unknown(tree, kind, prefix="", source=source)
+    try:
+        config = kind.model_validate(tree)
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
         message = first["msg"].removeprefix("Value error, ")
+        if first["type"] == "value_error":  # one of ours, which names the keys itself
+            key = ""
         given = "" if first["type"] in ("missing", "value_error") else f" (got {first['input']!r})"
         raise ConfigError(f"{source}: {key + ': ' if key else ''}{message}{given}") from error
+    try:
+        refuse_unread(config)
+    except ValueError as error:
+        raise ConfigError(f"{source}: {error}") from error
+    return config
+
+
+def config_class(tree: dict[str, Any]) -> type[Config]:
+    """`Config` with the settings of the parts that a tree of settings names. Raises ConfigError: there is no such part."""
+    return _config_class(
+        with_parts(AlgorithmConfig, ALGORITHM, named_parts(AlgorithmConfig, ALGORITHM, tree.get("algorithm")))
+    )
+
+
+@lru_cache  # so that equal configs are of the same class, and equal
+def _config_class(algorithm: type[Section]) -> type[Config]:
+    sections = {"algorithm": (algorithm, Field(default_factory=algorithm))}
+    return create_model("Config", __base__=Config, __doc__=Config.__doc__, **sections)
 
 
 def dump_config(config: Config) -> str:
@@ -65,15 +91,18 @@ def _apply_override(tree: dict[str, Any], override: str) -> None:
     node[leaf] = yaml.safe_load(text)
 
 
-def _refuse_unknown(tree: dict[str, Any], section: type[Section], prefix: str, source: str) -> None:
+def _refuse_unknown(
+    tree: dict[str, Any], section: type[Section], prefix: str, source: str, whole: type[Section] | None = None
+) -> None:
+    whole = whole or section
     for key, value in tree.items():
         field = section.model_fields.get(key)
         if field is None:
-            valid = _all_keys(Config)
+            valid = _all_keys(whole)
             near = difflib.get_close_matches(f"{prefix}{key}", valid, n=1, cutoff=0.0)
             raise ConfigError(f"{source}: unknown setting {prefix}{key!s}; did you mean {near[0]}?")
         if (inner := section_of(field)) and isinstance(value, dict):
-            _refuse_unknown(value, inner, f"{prefix}{key}.", source)
+            _refuse_unknown(value, inner, f"{prefix}{key}.", source, whole)
 
 
 def _all_keys(section: type[Section], prefix: str = "") -> list[str]:

@@ -1,14 +1,128 @@
-"""Parts that a config names: `module:function`, found when the config asks for it."""
+"""Parts that a config names, found when they are needed; the one place where a name becomes code.
+
+A part of ours is the name of a file in the folder of its kind; one from outside is `module:Class`. Its settings are the
+`Settings` beside it in its file, checked with the config that names it.
+"""
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+import pkgutil
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
 
-from loop_rl.config.base import ConfigError
+from pydantic import ValidationError, create_model, model_validator
+
+from loop_rl.config.base import ConfigError, Section
 
 
-def load_part(key: str, name: str) -> Callable:
+@dataclass(frozen=True)
+class Kind:
+    """A kind of part."""
+
+    section: str
+    """Of the config."""
+    key: str
+    """The setting of that section that names the part."""
+    package: str
+    """Where ours lie."""
+    class_name: str
+    """What their class is called."""
+
+    def names(self) -> list[str]:
+        """Of ours."""
+        return [module.name for module in pkgutil.iter_modules(importlib.import_module(self.package).__path__)]
+
+
+ALGORITHM = (
+    ADVANTAGE := Kind("algorithm", "advantage", "loop_rl.algorithms.advantages", "Advantage"),
+    FILTER := Kind("algorithm", "filter", "loop_rl.algorithms.filters", "Filter"),
+    OBJECTIVE := Kind("algorithm", "objective", "loop_rl.algorithms.objectives", "Objective"),
+)
+
+
+def find_part(kind: Kind, name: str) -> type:
+    """The class of a part. Raises ConfigError when there is none of that name."""
+    key = f"{kind.section}.{kind.key}"
+    if ":" in name:
+        if not isinstance(part := load(key, name), type):
+            raise ConfigError(f"{key}={name}: not a class")
+        return part
+    if name not in kind.names():
+        raise ConfigError(f"{key}={name}: there are {', '.join(kind.names())}, or module:Class of your own")
+    return getattr(importlib.import_module(f"{kind.package}.{name}"), kind.class_name)
+
+
+def make_part(kind: Kind, config: Any) -> Any:
+    """The part that a config names, made from its section."""
+    section = getattr(config, kind.section)
+    return find_part(kind, getattr(section, kind.key))(section)
+
+
+def settings_of(part: type) -> type[Section]:
+    """The settings that a part adds to its section."""
+    return getattr(sys.modules[part.__module__], "Settings", Section)
+
+
+def named_parts(section: type[Section], kinds: Sequence[Kind], tree: Any) -> tuple[str, ...]:
+    """The parts that `tree`, what is given for a section, names; where it is malformed, which the section's own check
+    will say, those of the defaults."""
+    given = tree if isinstance(tree, dict) else {}
+    names = [given.get(kind.key, section.model_fields[kind.key].default) for kind in kinds]
+    return tuple(
+        name if isinstance(name, str) else section.model_fields[kind.key].default
+        for kind, name in zip(kinds, names, strict=True)
+    )
+
+
+@lru_cache
+def with_parts(section: type[Section], kinds: tuple[Kind, ...], names: tuple[str, ...]) -> type[Section]:
+    """A section with the settings of the parts of these names; the same class whenever it is asked for.
+
+    Raises:
+        ConfigError: no such part, or two of them have a setting of the same name.
+    """
+    parts, owner = [], dict.fromkeys(section.model_fields, "itself")
+    for kind, name in zip(kinds, names, strict=True):
+        settings = settings_of(find_part(kind, name))
+        for field in settings.model_fields:
+            if field in owner:
+                raise ConfigError(
+                    f"{kind.section}.{kind.key}={name}: its setting {field} is one of {owner[field]} already"
+                )
+            owner[field] = f"{kind.key}={name}"
+        parts.append(settings)
+
+    def check(self: Section) -> Section:
+        """Each part's own check of its settings."""
+        for settings in parts:
+            try:
+                settings.model_validate({name: getattr(self, name) for name in settings.model_fields})
+            except ValidationError as error:
+                raise ValueError(error.errors()[0]["msg"].removeprefix("Value error, ")) from error
+        return self
+
+    fields = {name: (field.annotation, field) for settings in parts for name, field in settings.model_fields.items()}
+    validators = {"_parts_check": model_validator(mode="after")(check)}
+    return create_model(
+        section.__name__, __base__=section, __doc__=section.__doc__, __validators__=validators, **fields
+    )
+
+
+def refuse_unread(config: Any) -> None:
+    """Refuse an objective that reads what the advantage estimator does not give. Raises ValueError."""
+    advantage, objective = make_part(ADVANTAGE, config), make_part(OBJECTIVE, config)
+    if missing := sorted(objective.reads - advantage.gives - {"behaviour", "recomputed"}):
+        raise ValueError(
+            f"algorithm.objective: {config.algorithm.objective} reads {', '.join(missing)}, which algorithm.advantage: "
+            f"{config.algorithm.advantage} does not give (it gives {', '.join(sorted(advantage.gives))})"
+        )
+
+
+def load(key: str, name: str) -> Callable:
     """What the setting `key` names as `module:name`. Raises ConfigError when there is no such function or class."""
     module_name, _, attribute = name.partition(":")
     try:
@@ -16,5 +130,5 @@ def load_part(key: str, name: str) -> Callable:
     except (ImportError, AttributeError) as error:
         raise ConfigError(f"{key}={name}: {error}") from error
     if not callable(part):
-        raise ConfigError(f"{key}={name}: not a function")
+        raise ConfigError(f"{key}={name}: not a function or class")
     return part

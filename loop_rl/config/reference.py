@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any, get_args
 
 from loop_rl.config.base import Section, section_of
-from loop_rl.config.settings import Config
+from loop_rl.config.load import config_class
 
 _HEAD = """# Settings
 
@@ -20,7 +20,7 @@ _BOUNDS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusi
 
 def settings_reference() -> str:
     """docs/settings.md as it has to be."""
-    return "\n".join([_HEAD, *_section(Config, "")]).rstrip() + "\n"
+    return "\n".join([_HEAD, *_section(config_class({}), "")]).rstrip() + "\n"
 
 
 def _section(section: type[Section], prefix: str) -> list[str]:

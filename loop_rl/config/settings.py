@@ -13,6 +13,9 @@ from pydantic import Field, model_validator
 
 from loop_rl.config.base import Section
 
+PART_NAME = r"^(\w+|[\w.]+:\w+)$"
+"""The name of a part: of one of ours, or `module:Class`."""
+
 
 class LoraConfig(Section):
     """LoRA adapter (peft) on all linear layers."""
@@ -99,20 +102,20 @@ class SamplerConfig(Section):
 
 
 class AlgorithmConfig(Section):
-    """Advantage and loss (DESIGN 1)."""
+    """How the policy learns. Each part is the name of a file in its folder under `loop_rl/algorithms/`, or `module:Class` of
+    any module that can be imported (docs/extending.md), and brings settings of its own, which stand in this section too."""
 
-    min_abs_advantage: float = Field(0.01, ge=0)
-    """Rollouts with |A| below this are dropped. Paper: 0.01."""
-    clip_epsilon: float = Field(0.1, gt=0, lt=1)
-    """PPO clip range. Released: 0.1."""
+    advantage: str = Field("leave_one_out", pattern=PART_NAME)
+    """What gives every rollout of a group its advantage. Paper: leave_one_out."""
+    filter: str = Field("informative", pattern=PART_NAME)
+    """What decides which rollouts are trained on."""
+    objective: str = Field("clipped", pattern=PART_NAME)
+    """What is maximised."""
+    average: Literal["rollout", "turn", "token"] = "rollout"
+    """What counts alike in a minibatch: every rollout, and in it every token; every rollout, and in it every turn; or every
+    token. Paper: rollout."""
     epochs: int = Field(2, ge=1)
     """Passes over the rollouts of an iteration. Released: 2."""
-    ratio_to: Literal["behaviour", "recomputed"] = "behaviour"
-    """What the importance ratio divides by: `behaviour`, the log-probabilities that the tokens were sampled with, or
-    `recomputed`, those of the policy that the iteration starts from as the trainer computes them. See docs/loop.md."""
-    max_importance_weight: float = Field(0.0, ge=0)
-    """C of truncated importance sampling: a token's objective is multiplied by min(pi_recomputed / pi_behaviour, C); 0
-    truncates nothing. Refused with `ratio_to: behaviour`, where all of these weights are 1."""
 
 
 class TrainerConfig(Section):
@@ -243,10 +246,10 @@ class Config(Section):
                 f"trainer.sequence_parallel_size ({self.trainer.sequence_parallel_size}) does not divide "
                 f"trainer.num_processes ({self.trainer.num_processes})"
             )
-        if self.algorithm.max_importance_weight and self.algorithm.ratio_to == "behaviour":
+        if self.trainer.sequence_parallel_size > 1 and getattr(self.algorithm, "ratio", "token") != "token":
             raise ValueError(
-                f"algorithm.max_importance_weight ({self.algorithm.max_importance_weight}) has no effect with "
-                f"algorithm.ratio_to: behaviour; set algorithm.ratio_to: recomputed"
+                f"algorithm.ratio: {self.algorithm.ratio} needs whole sequences, and trainer.sequence_parallel_size "
+                f"({self.trainer.sequence_parallel_size}) cuts them; set one of them to 1 or token"
             )
         if (self.nodes.inference == 0) != (self.nodes.training == 0):
             raise ValueError(

@@ -7,10 +7,11 @@ version they were sampled with.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from loop_rl.data.samples import TokenSequence
+from loop_rl.data.samples import Column, Sample
 
 
 class EndReason(StrEnum):
@@ -96,16 +97,32 @@ class Rollout:
         """Policy version of each turn."""
         return [turn.policy_version for turn in self.turns]
 
-    def flatten(self) -> TokenSequence:
-        """The whole episode as one token sequence of length T = num_tokens."""
-        tokens, mask, logprobs, versions = [], [], [], []
-        for turn in self.turns:
+    def samples(self, columns: Mapping[str, Column] | None = None) -> list[Sample]:
+        """What is trained on. Turns that extend each other are one sample: the whole episode, or with a memory window
+        each turn; a rollout without any action token gives none.
+
+        Args:
+            columns: for every action token of the rollout a number, or one number for all of them; each sample gets its
+                part, beside "behaviour", the log-probabilities that the tokens were sampled with.
+        """
+        num_turns = sum(bool(turn.action_ids) for turn in self.turns)
+        samples: list[Sample] = []
+        start = 0
+        for index, turn in enumerate(self.turns):
             num_context, num_action = len(turn.context_ids), len(turn.action_ids)
-            tokens += turn.context_ids + turn.action_ids
-            mask += [False] * num_context + [True] * num_action
-            logprobs += [0.0] * num_context + turn.logprobs
-            versions += [-1] * num_context + [turn.policy_version] * num_action
-        return TokenSequence(tokens, mask, logprobs, versions)
+            if not (turn.extends and samples):
+                samples.append(Sample(self.rollout_id, self.num_action_tokens, num_turns))
+            sample, stop = samples[-1], start + num_action
+            sample.token_ids += turn.context_ids + turn.action_ids
+            sample.action_mask += [False] * num_context + [True] * num_action
+            sample.turns += [index] * num_action
+            sample.versions += [turn.policy_version] * num_action
+            sample.columns.setdefault("behaviour", []).extend(turn.logprobs)
+            for name, column in (columns or {}).items():
+                part = [column] * num_action if isinstance(column, float) else column[start:stop]
+                sample.columns.setdefault(name, []).extend(part)
+            start = stop
+        return [sample for sample in samples if sample.num_action_tokens]
 
 
 @dataclass

@@ -1,33 +1,40 @@
-"""What is trained on: token sequences."""
+"""What is trained on: token sequences, with a number for every action token under each name that a formula asks for."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+Column = float | Sequence[float]
+"""A number for every action token of a rollout, in order, or one number for all of them."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Sample:
-    """A rollout ready for training: its tokens and its advantage."""
+    """One sequence of T tokens, N of them actions."""
 
-    sequence: TokenSequence
-    advantage: float
-    proximal_logprobs: Sequence[float] | None = None
-    """Of the action tokens, where the importance ratio is not to the behaviour policy."""
+    rollout_id: str
+    rollout_tokens: int
+    """Action tokens of the whole rollout, of which these N are all or a part; what a mean over rollouts divides by."""
+    rollout_turns: int
+    """Turns of the whole rollout that hold action tokens; what a mean over turns divides by."""
+    token_ids: list[int] = field(default_factory=list)
+    """[T]"""
+    action_mask: list[bool] = field(default_factory=list)
+    """[T], True where the policy wrote the token; what it read is context."""
+    turns: list[int] = field(default_factory=list)
+    """[N], index of the turn that the action token belongs to."""
+    versions: list[int] = field(default_factory=list)
+    """[N], policy version that sampled it."""
+    columns: dict[str, list[float]] = field(default_factory=dict)
+    """[N] each, by name: "behaviour", the log-probability that it was sampled with; "advantage"; ..."""
 
     @property
     def num_tokens(self) -> int:
-        return len(self.sequence.token_ids)
+        """T."""
+        return len(self.token_ids)
 
-
-@dataclass(frozen=True)
-class TokenSequence:
-    """A rollout laid out flat; the four lists have the same length T."""
-
-    token_ids: list[int]
-    action_mask: list[bool]
-    """True where the policy wrote the token; prompts and REPL output are context."""
-    logprobs: list[float]
-    """Behaviour log-probability; 0 at context tokens."""
-    versions: list[int]
-    """Policy version that sampled the token; -1 at context tokens."""
+    @property
+    def num_action_tokens(self) -> int:
+        """N."""
+        return len(self.versions)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
 class TokenValues:
-    """What the trainer computed at a rollout's action tokens, in the order of `Rollout.flatten`, when the last epoch
+    """What the trainer computed at a rollout's action tokens, in the order of `Rollout.samples`, when the last epoch
     came to the rollout: before the optimiser step it took part in."""
 
     logprobs: list[float]
@@ -26,8 +26,11 @@ class RolloutUpdate:
 
     rollout_id: str
     advantage: float
+    """Where each action token has its own, their mean."""
     trained: bool
     """False where the filter dropped the rollout or it held no action token; the two lists are then empty."""
     logprobs: list[float]
     entropies: list[float]
     """As in `TokenValues`."""
+    advantages: list[float] = field(default_factory=list)
+    """Of each action token, where they are not all `advantage`."""

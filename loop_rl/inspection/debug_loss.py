@@ -3,18 +3,19 @@
     loop_rl debug-loss runs/tiny --rollout g000003-k1                # under the policy its iteration started from
     loop_rl debug-loss runs/tiny --rollout g000003-k1 --version 7    # under another
 
-A line is one action token: its place in the episode and its turn; the log-probability it was sampled with (behaviour)
-and the policy version that sampled it; its log-probability under the policy that the importance ratio is to (proximal:
-that of behaviour, or with algorithm.ratio_to=recomputed under the policy that the iteration started from) and under the
-policy that is debugged (theta); the importance ratio, and whether the clip takes its gradient away; the rollout's
-advantage; the importance weight, which multiplies the objective; objective and weight, whose products with a minus sign
-add up to the rollout's loss; the entropy of theta in nats. A minibatch's loss is the mean of its rollouts'.
+A line is one action token: its place in its sequence and its turn; the policy version that sampled it; what the objective
+reads (behaviour: the log-probability it was sampled with; recomputed: the one under the policy that the iteration started
+from, where algorithm.ratio_to asks for it; advantage); its log-probability under the policy that is debugged (theta); what
+the objective shows (of `clipped` the importance ratio, whether the clip takes its gradient away, and the importance weight,
+which multiplies the objective); objective and weight, whose products with a minus sign add up to the rollout's loss; the
+entropy of theta in nats. A minibatch's loss is the mean of its rollouts'.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,23 +23,22 @@ import torch
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+from torch import Tensor
 from transformers.utils.logging import disable_progress_bar
 
 from loop_rl.agents.chat import load_tokenizer
-from loop_rl.algorithms.advantages.leave_one_out import leave_one_out
 from loop_rl.algorithms.aggregation import policy_loss
-from loop_rl.algorithms.importance import importance_weights
-from loop_rl.algorithms.objectives.clipped import clipped_surrogate
 from loop_rl.config.base import ConfigError
+from loop_rl.config.parts import ADVANTAGE, OBJECTIVE, make_part
 from loop_rl.config.settings import Config
 from loop_rl.data.rollout import Rollout
-from loop_rl.data.samples import Sample
+from loop_rl.data.samples import Column, Sample
 from loop_rl.inspection.find import find_rollout
 from loop_rl.machine.command import run_command
 from loop_rl.store.rollout_files import read_group
 from loop_rl.store.run_dir import RunDir
 from loop_rl.store.updates import read_updates
-from loop_rl.training.batching import collate
+from loop_rl.training.batching import MicroBatch, collate, size_of
 from loop_rl.training.model import PolicyModel, load_llm
 
 _MIN_WIDTH = 175  # of the table, where the output is no terminal or a narrow one
@@ -49,81 +49,77 @@ class TokenLoss:
     """One action token."""
 
     position: int
-    """In the episode's tokens, from 0."""
+    """In the tokens of its sequence, from 0."""
     turn: int
     """From 1."""
     token_id: int
-    behaviour_logprob: float
     policy_version: int
-    proximal_logprob: float
-    """What the ratio divides by."""
+    columns: dict[str, float]
+    """What the objective reads, by name."""
     logprob: float
     """log pi_theta."""
-    ratio: float
-    clipped: bool
-    advantage: float
-    importance_weight: float
+    shown: dict[str, float]
+    """What the objective shows, by name."""
     objective: float
-    """Multiplied by the importance weight."""
     weight: float
     entropy: float
     """In nats."""
 
 
 @torch.no_grad()
-def recomputed_logprobs(rollout: Rollout, policy: PolicyModel) -> list[float]:
-    """Of the rollout's action tokens under a policy: under the one its iteration started from, `token_losses` needs them
-    where `algorithm.ratio_to` is `recomputed`."""
-    batch = collate([Sample(rollout.flatten(), 0.0)], num_rollouts=1).to(next(policy.parameters()).device)
-    return policy(batch.input_ids_BT, batch.rows_N, batch.positions_N, batch.targets_N)[0].tolist()
-
-
-@torch.no_grad()
 def token_losses(
-    rollout: Rollout,
-    advantage: float,
-    policy: PolicyModel,
-    config: Config,
-    proximal_logprobs: list[float] | None = None,
+    rollout: Rollout, advantage: Column, policy: PolicyModel, config: Config, start: PolicyModel | None = None
 ) -> tuple[list[TokenLoss], float]:
     """Every action token of a rollout, and the loss of a minibatch that holds this rollout alone.
 
     Args:
-        proximal_logprobs: what the ratio is to; None for those that the tokens were sampled with.
+        start: the policy that the iteration started from; needed where the objective reads "recomputed".
 
     Raises:
         ConfigError: the rollout has no action token.
     """
     if not rollout.num_action_tokens:
         raise ConfigError(f"{rollout.rollout_id}: ended before its first action ({rollout.end_reason}); it has no loss")
-    batch = collate([Sample(rollout.flatten(), advantage, proximal_logprobs)], num_rollouts=1)
-    batch = batch.to(next(policy.parameters()).device)
-    logprobs_N, entropies_N = policy(batch.input_ids_BT, batch.rows_N, batch.positions_N, batch.targets_N)
-    surrogate = clipped_surrogate(
-        logprobs_N, batch.proximal_logprobs_N, batch.advantages_N, config.algorithm.clip_epsilon
-    )
-    importance_N = importance_weights(
-        batch.proximal_logprobs_N, batch.behaviour_logprobs_N, config.algorithm.max_importance_weight
-    )
-    objective_N = importance_N * surrogate.objective_N
-    loss = policy_loss(objective_N, batch.weights_N).item()
-    columns_N = (
+    objective = make_part(OBJECTIVE, config)
+    samples = rollout.samples({"advantage": advantage})
+    if "recomputed" in objective.reads:
+        recomputed_N, _ = _forward(start, _batch(samples, (), config, start))
+        for sample, part_n in zip(samples, recomputed_N.split([s.num_action_tokens for s in samples]), strict=True):
+            sample.columns["recomputed"] = part_n.tolist()
+    batch = _batch(samples, objective.reads, config, policy)
+    logprobs_N, entropies_N = _forward(policy, batch)
+    terms = objective(logprobs_N, batch)
+    loss = policy_loss(terms.objective_N, batch.weights_N).item()
+    rows_N = zip(
         (batch.positions_N + 1).tolist(),  # batch.positions_N are those of the tokens before
-        [index + 1 for index, turn in enumerate(rollout.turns) for _ in turn.action_ids],
+        [turn + 1 for sample in samples for turn in sample.turns],
         batch.targets_N.tolist(),
-        batch.behaviour_logprobs_N.tolist(),
         batch.versions_N.tolist(),
-        batch.proximal_logprobs_N.tolist(),
+        _rows({name: batch.columns_N[name] for name in sorted(objective.reads, key=_reading_order)}),
         logprobs_N.tolist(),
-        surrogate.log_ratio_N.exp().tolist(),
-        surrogate.clipped_N.tolist(),
-        batch.advantages_N.tolist(),
-        importance_N.tolist(),
-        objective_N.tolist(),
+        _rows(terms.shown),
+        terms.objective_N.tolist(),
         batch.weights_N.tolist(),
         entropies_N.tolist(),
+        strict=True,
     )
-    return [TokenLoss(*row) for row in zip(*columns_N, strict=True)], loss
+    return [TokenLoss(*row) for row in rows_N], loss
+
+
+def _batch(samples: list[Sample], columns: Collection[str], config: Config, policy: PolicyModel) -> MicroBatch:
+    minibatch = size_of(samples, range(len(samples)))
+    return collate(samples, columns, config.algorithm.average, minibatch).to(next(policy.parameters()).device)
+
+
+def _forward(policy: PolicyModel, batch: MicroBatch) -> tuple[Tensor, Tensor]:
+    return policy(batch.input_ids_BT, batch.rows_N, batch.positions_N, batch.targets_N)
+
+
+def _rows(columns_N: Mapping[str, Tensor]) -> list[dict[str, float]]:
+    """Named tensors [N], token by token."""
+    return [
+        dict(zip(columns_N, row, strict=True)) for row in zip(*(c.tolist() for c in columns_N.values()), strict=True)
+    ]
 
 
 def load_policy(run: RunDir, config: Config, version: int) -> PolicyModel:
@@ -139,7 +135,7 @@ def load_policy(run: RunDir, config: Config, version: int) -> PolicyModel:
     return PolicyModel(llm, config.agent.temperature, config.trainer.logprob_chunk_tokens).eval()
 
 
-def advantage_of(run: RunDir, rollout: Rollout) -> tuple[float, str]:
+def advantage_of(run: RunDir, rollout: Rollout) -> tuple[Column, str]:
     """The advantage of a training rollout, and where it comes from.
 
     Raises:
@@ -154,49 +150,44 @@ def advantage_of(run: RunDir, rollout: Rollout) -> tuple[float, str]:
     updates = run.update_file(rollout.iteration)
     if updates.exists():
         for update in read_updates(updates, {rollout.rollout_id}):
-            return update.advantage, "trained on" if update.trained else "left out of training by the filter"
+            return (
+                update.advantages or update.advantage,
+                "trained on" if update.trained else "left out of training by the filter",
+            )
     group = read_group(run.group_file(rollout.group_id))
     index = [other.rollout_id for other in group.rollouts].index(rollout.rollout_id)
-    return leave_one_out(group.rewards)[index], "not trained on yet"
+    return make_part(ADVANTAGE, run.config)(group.rollouts)[index]["advantage"], "not trained on yet"
 
 
 def loss_table(tokens: list[TokenLoss], texts: list[str], title: str) -> Table:
     """Rows are tokens; texts[i] is what tokens[i] stands for, as it is."""
     table = Table(title=title)
-    headings = (
-        "position",
-        "turn",
-        "token",
-        "behaviour",
-        "version",
-        "proximal",
-        "theta",
-        "ratio",
-        "clipped",
-        "advantage",
-    )
-    for heading in headings:
+    headings = ("position", "turn", "token", "version", *tokens[0].columns, "theta", *tokens[0].shown)
+    for heading in (*headings, "objective", "weight", "entropy"):
         table.add_column(heading, justify="left" if heading == "token" else "right", no_wrap=True)
-    for heading in ("importance", "objective", "weight", "entropy"):
-        table.add_column(heading, justify="right", no_wrap=True)
     for token, text in zip(tokens, texts, strict=True):
         table.add_row(
             str(token.position),
             str(token.turn),
             Text(repr(text)),  # escapes line ends and everything that a terminal would obey
-            f"{token.behaviour_logprob:.5f}",
             str(token.policy_version),
-            f"{token.proximal_logprob:.5f}",
+            *map(_cell, token.columns.values()),
             f"{token.logprob:.5f}",
-            f"{token.ratio:.5f}",
-            "yes" if token.clipped else "",
-            f"{token.advantage:+.4f}",
-            f"{token.importance_weight:.5f}",
+            *map(_cell, token.shown.values()),
             f"{token.objective:+.5f}",
             f"{token.weight:.5f}",
             f"{token.entropy:.4f}",
         )
     return table
+
+
+def _cell(value: float | bool) -> str:
+    return ("yes" if value else "") if isinstance(value, bool) else f"{value:.5f}"
+
+
+def _reading_order(name: str) -> tuple[bool, str]:
+    """Log-probabilities first."""
+    return name not in ("behaviour", "recomputed"), name
 
 
 def main() -> int:
@@ -215,17 +206,16 @@ def _debug_loss(args: argparse.Namespace) -> None:
     version = rollout.iteration if args.version is None else args.version
     tokenizer = load_tokenizer(config.model.path)
     disable_progress_bar()
-    policy, proximal = load_policy(run, config, version), None
-    if config.algorithm.ratio_to == "recomputed":
-        start = policy if version == rollout.iteration else load_policy(run, config, rollout.iteration)
-        proximal = recomputed_logprobs(rollout, start)
-    tokens, loss = token_losses(rollout, advantage, policy, config, proximal)
+    policy = start = load_policy(run, config, version)
+    if version != rollout.iteration and "recomputed" in make_part(OBJECTIVE, config).reads:
+        start = load_policy(run, config, rollout.iteration)
+    tokens, loss = token_losses(rollout, advantage, policy, config, start)
     texts = [tokenizer.decode([token.token_id]) for token in tokens]
     console = Console(highlight=False)
     console.width = max(console.width, _MIN_WIDTH)
     console.print(loss_table(tokens, texts, f"{rollout.rollout_id} under policy version {version}"))
     total = -sum(token.weight * token.objective for token in tokens)
-    num_clipped = sum(token.clipped for token in tokens)
+    num_clipped = sum(token.shown.get("clipped", False) for token in tokens)
     console.print(
         f"sum of -weight * objective over {len(tokens)} tokens: {total:.8f}; policy_loss: {loss:.8f}; "
         f"clipped: {num_clipped}; {trained}"

@@ -1,19 +1,21 @@
-"""From rollouts to micro-batches: shuffle into minibatches, share out over ranks, pad.
+"""From samples to micro-batches: shuffle rollouts into minibatches, share their samples out over ranks, pad.
 
 Every rank plans for all ranks from the same numbers, so nothing has to be communicated.
 
-Shapes: B rollouts of a micro-batch, T its longest rollout in tokens, N its action tokens.
+Shapes: B samples of a micro-batch, T its longest sample in tokens, N its action tokens.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from itertools import count
 
 import torch
 from torch import Tensor
 
+from loop_rl.algorithms.aggregation import Average, Size, token_weights
 from loop_rl.data.samples import Sample
 
 
@@ -24,34 +26,70 @@ class MicroBatch:
     input_ids_BT: Tensor
     """Right-padded. Under causal attention no token sees the padding behind it, so there is no attention mask."""
     first_position: int
-    """Place of the first column in its rollout: 0, but in a piece of a sequence that several ranks share."""
+    """Place of the first column in its sample: 0, but in a piece of a sequence that several ranks share."""
     rows_N: Tensor
     positions_N: Tensor
     """Row and position of the hidden state that predicts the action token: one before the token itself."""
     targets_N: Tensor
-    behaviour_logprobs_N: Tensor
-    proximal_logprobs_N: Tensor
-    """What the importance ratio divides by."""
-    advantages_N: Tensor
+    columns_N: Mapping[str, Tensor]
+    """By name, see `Sample.columns`."""
     weights_N: Tensor
-    """1 / (rollouts of the minibatch * action tokens of this rollout); see loss.policy_loss."""
+    """What a token counts in the mean over the minibatch, see `aggregation.token_weights`."""
     versions_N: Tensor
     """Policy version that sampled the token."""
+    turns_N: Tensor
+    """Number of the token's turn, those of all samples counted through."""
     lengths: list[int]
-    """Action tokens of each rollout, in the order in which they make up N."""
+    """Action tokens of each sample, in the order in which they make up N."""
     num_tokens: int
-    """Tokens of the rollouts, padding excluded; 0 marks a dummy."""
+    """Tokens of the samples, padding excluded; 0 marks a dummy."""
+
+    def sum_by(self, values_N: Tensor, level: str) -> Tensor:
+        """[N], for each token the sum over its "turn" or "trajectory", with gradient."""
+        groups_N = {"turn": self.turns_N, "trajectory": self.rows_N}[level]
+        sums = values_N.new_zeros(int(groups_N.max()) + 1).index_add(0, groups_N, values_N)
+        return sums[groups_N]
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> MicroBatch:
+        """With every tensor changed."""
+        return self._mapped(change, lambda name: True)
+
+    def map_tokens(self, change: Callable[[Tensor], Tensor]) -> MicroBatch:
+        """With every tensor of shape [N] changed."""
+        return self._mapped(change, lambda name: name.endswith("_N"))
+
+    def _mapped(self, change: Callable[[Tensor], Tensor], chosen: Callable[[str], bool]) -> MicroBatch:
+        changed = {}
+        for name, value in ((f.name, getattr(self, f.name)) for f in fields(self)):
+            if isinstance(value, Tensor) and chosen(name):
+                changed[name] = change(value)
+            elif isinstance(value, dict):
+                changed[name] = {column: change(values_N) for column, values_N in value.items()}
+        return replace(self, **changed)
 
     def to(self, device: torch.device) -> MicroBatch:
-        moved = {f.name: getattr(self, f.name) for f in fields(self)}
-        return MicroBatch(**{name: v.to(device) if isinstance(v, Tensor) else v for name, v in moved.items()})
+        return self.map(lambda tensor: tensor.to(device))
 
 
-def shuffled_minibatches(num_samples: int, size: int, seed: int, iteration: int, epoch: int) -> list[list[int]]:
-    """Indices 0..num_samples-1, ordered by (seed, iteration, epoch) and cut into minibatches; the last may be short."""
-    order = list(range(num_samples))
+def by_rollout(samples: Sequence[Sample]) -> list[list[int]]:
+    """Indices of the samples of each rollout, rollouts in the order of their first samples."""
+    indices: dict[str, list[int]] = {}
+    for index, sample in enumerate(samples):
+        indices.setdefault(sample.rollout_id, []).append(index)
+    return list(indices.values())
+
+
+def size_of(samples: Sequence[Sample], minibatch: Sequence[int]) -> Size:
+    """Of a minibatch, given as indices of samples."""
+    chosen = [samples[index] for index in minibatch]
+    return Size(len({sample.rollout_id for sample in chosen}), sum(sample.num_action_tokens for sample in chosen))
+
+
+def shuffled_minibatches(num_rollouts: int, size: int, seed: int, iteration: int, epoch: int) -> list[list[int]]:
+    """Indices 0..num_rollouts-1, ordered by (seed, iteration, epoch) and cut into minibatches; the last may be short."""
+    order = list(range(num_rollouts))
     random.Random(f"{seed}/{iteration}/{epoch}").shuffle(order)
-    return [order[start : start + size] for start in range(0, num_samples, size)]
+    return [order[start : start + size] for start in range(0, num_rollouts, size)]
 
 
 def plan_microbatches(lengths: Sequence[int], num_ranks: int, max_tokens: int) -> list[list[list[int]]]:
@@ -77,44 +115,45 @@ def plan_microbatches(lengths: Sequence[int], num_ranks: int, max_tokens: int) -
     return [microbatches + [[] for _ in range(most - len(microbatches))] for microbatches in plan]
 
 
-def collate(samples: Sequence[Sample], num_rollouts: int) -> MicroBatch:
-    """Pad samples into one micro-batch of a minibatch of num_rollouts; no samples give a dummy of weight zero."""
+def collate(samples: Sequence[Sample], columns: Collection[str], average: Average, minibatch: Size) -> MicroBatch:
+    """Pad samples into one micro-batch of a minibatch of this size; no samples give a dummy of weight zero.
+
+    columns: names of those that are needed; KeyError where a sample lacks one.
+    """
     if not samples:
-        return _dummy()
+        return _dummy(columns)
     input_ids_BT = torch.zeros(len(samples), max(sample.num_tokens for sample in samples), dtype=torch.int64)
-    rows, positions, targets, advantages, weights, versions, lengths = [], [], [], [], [], [], []
-    behaviour_logprobs, proximal_logprobs = [], []
+    rows, positions, targets, weights, versions, turns, lengths = [], [], [], [], [], [], []
+    values: dict[str, list[float]] = {name: [] for name in columns}
     for row, sample in enumerate(samples):
-        sequence = sample.sequence
-        input_ids_BT[row, : sample.num_tokens] = torch.tensor(sequence.token_ids)
-        actions = [position for position, is_action in enumerate(sequence.action_mask) if is_action]
+        input_ids_BT[row, : sample.num_tokens] = torch.tensor(sample.token_ids)
+        actions = [position for position, is_action in enumerate(sample.action_mask) if is_action]
         lengths.append(len(actions))
         rows += [row] * len(actions)
         positions += [position - 1 for position in actions]
-        targets += [sequence.token_ids[position] for position in actions]
-        behaviour = [sequence.logprobs[position] for position in actions]
-        behaviour_logprobs += behaviour
-        proximal_logprobs += behaviour if sample.proximal_logprobs is None else sample.proximal_logprobs
-        advantages += [sample.advantage] * len(actions)
-        weights += [1 / (num_rollouts * len(actions))] * len(actions)
-        versions += [sequence.versions[position] for position in actions]
+        targets += [sample.token_ids[position] for position in actions]
+        weights += token_weights(sample, average, minibatch)
+        versions += sample.versions
+        turns += [(row, turn) for turn in sample.turns]
+        for name in columns:
+            values[name] += sample.columns[name]
+    number_of = dict(zip(dict.fromkeys(turns), count(), strict=False))
     return MicroBatch(
         input_ids_BT,
         first_position=0,
         rows_N=torch.tensor(rows),
         positions_N=torch.tensor(positions),
         targets_N=torch.tensor(targets),
-        behaviour_logprobs_N=torch.tensor(behaviour_logprobs, dtype=torch.float32),
-        proximal_logprobs_N=torch.tensor(proximal_logprobs, dtype=torch.float32),
-        advantages_N=torch.tensor(advantages, dtype=torch.float32),
+        columns_N={name: torch.tensor(column, dtype=torch.float32) for name, column in values.items()},
         weights_N=torch.tensor(weights, dtype=torch.float32),
         versions_N=torch.tensor(versions),
+        turns_N=torch.tensor([number_of[turn] for turn in turns]),
         lengths=lengths,
         num_tokens=sum(sample.num_tokens for sample in samples),
     )
 
 
-def _dummy() -> MicroBatch:
+def _dummy(columns: Collection[str]) -> MicroBatch:
     """The cheapest pass that visits every parameter and gives a zero gradient."""
     zero_N, zero_float_N = torch.zeros(1, dtype=torch.int64), torch.zeros(1)
     return MicroBatch(
@@ -123,11 +162,10 @@ def _dummy() -> MicroBatch:
         rows_N=zero_N,
         positions_N=zero_N,
         targets_N=zero_N,
-        behaviour_logprobs_N=zero_float_N,
-        proximal_logprobs_N=zero_float_N,
-        advantages_N=zero_float_N,
+        columns_N=dict.fromkeys(columns, zero_float_N),
         weights_N=zero_float_N,
         versions_N=zero_N,
+        turns_N=zero_N,
         lengths=[],
         num_tokens=0,
     )

@@ -18,6 +18,9 @@ from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 from loop_rl.config.settings import Config
 from loop_rl.training.heads import LogprobHead
 
+POLICY_ADAPTER = "default"
+"""PEFT's name of the adapter that is published."""
+
 
 class PolicyModel(nn.Module):
     """The LLM from tokens to log-probabilities.
@@ -95,4 +98,4 @@ def trainable(base: PreTrainedModel, config: Config) -> PreTrainedModel | PeftMo
         task_type="CAUSAL_LM",
     )
     # DeepSpeed keeps the adapter's float32 master weights; peft must not make float32 ones of its own.
-    return get_peft_model(base, lora, autocast_adapter_dtype=False)
+    return get_peft_model(base, lora, POLICY_ADAPTER, autocast_adapter_dtype=False)

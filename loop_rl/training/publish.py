@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 
 from loop_rl.machine.files import remove_leftovers, unfinished_twin
 from loop_rl.training.engine import gathered
+from loop_rl.training.model import POLICY_ADAPTER
 from loop_rl.training.model_folder import save_model
 from loop_rl.training.trainer import Trainer
 
@@ -53,15 +54,16 @@ def save_policy(trainer: Trainer, folder: Path) -> None:
     if not isinstance(trainer.llm, PeftModel):
         save_model(trainer.llm, folder, trainer.is_main, is_split)
         return
-    adapter = {name: p for name, p in trainer.llm.named_parameters() if p.requires_grad}
+    # By its name: whatever else is trained, such as a critic, is none of the sampler's business.
+    adapter = {name: p for name, p in trainer.llm.named_parameters() if f".{POLICY_ADAPTER}." in name}
     with gathered(list(adapter.values()), is_split):
         weights = {name: p.detach().cpu().clone() for name, p in adapter.items()} if trainer.is_main else {}
     if not trainer.is_main:
         return
     folder.mkdir(parents=True, exist_ok=True)
-    weights = get_peft_model_state_dict(trainer.llm, weights, save_embedding_layers=False)
+    weights = get_peft_model_state_dict(trainer.llm, weights, adapter_name=POLICY_ADAPTER, save_embedding_layers=False)
     save_file(weights, folder / "adapter_model.safetensors", metadata={"format": "pt"})
-    peft_config = copy.deepcopy(trainer.llm.peft_config["default"])
+    peft_config = copy.deepcopy(trainer.llm.peft_config[POLICY_ADAPTER])
     peft_config.inference_mode = True
     peft_config.target_modules = sorted(peft_config.target_modules)  # a set, in another order in each process
     peft_config.save_pretrained(str(folder))

@@ -10,7 +10,7 @@ Shapes: as in batching.
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import replace
 
 import torch.nn.functional as F
 from accelerate.parallelism_config import ParallelismConfig
@@ -56,14 +56,14 @@ def parallelism(size: int, num_ranks: int) -> ParallelismConfig | None:
 def shard(batch: MicroBatch, index: int, size: int) -> MicroBatch:
     """Piece `index` of `size`: as many columns in each, and the action tokens that these columns predict (maybe none).
 
-    The pieces of a micro-batch have its losses as a sum.
+    The losses of the pieces add up to the micro-batch's.
     """
     num_columns = -(-batch.input_ids_BT.shape[1] // size)
     first = index * num_columns
     padded_BT = F.pad(batch.input_ids_BT, (0, size * num_columns - batch.input_ids_BT.shape[1]))
     ours_N = (batch.positions_N >= first) & (batch.positions_N < first + num_columns)
-    ours = {field.name: getattr(batch, field.name)[ours_N] for field in fields(batch) if field.name.endswith("_N")}
-    ours |= {"positions_N": ours["positions_N"] - first}
+    ours = batch.map_tokens(lambda tensor_N: tensor_N[ours_N])
     lengths = [int(part.sum()) for part in ours_N.split(batch.lengths)] if batch.lengths else []
     columns_BT = padded_BT[:, first : first + num_columns]
-    return replace(batch, input_ids_BT=columns_BT, first_position=first, lengths=lengths, **ours)
+    positions_N = ours.positions_N - first
+    return replace(ours, input_ids_BT=columns_BT, first_position=first, positions_N=positions_N, lengths=lengths)

@@ -9,16 +9,18 @@ a random number.
 from __future__ import annotations
 
 import time
+from collections.abc import Collection
 
 import torch
 
+from loop_rl.algorithms.protocols import Objective
 from loop_rl.config.base import ConfigError
 from loop_rl.config.settings import Config
-from loop_rl.data.samples import TokenSequence
+from loop_rl.data.samples import Sample
 from loop_rl.training.trainer import Trainer
 
 
-def stress_step(trainer: Trainer) -> None:
+def stress_step(trainer: Trainer, objective: Objective) -> None:
     """Do the step and print the peak memory. Every rank must call it, before the trainer has trained or loaded anything.
 
     Raises:
@@ -31,7 +33,9 @@ def stress_step(trainer: Trainer) -> None:
         # Before the step: without memory left the system may kill the process, and then this is the log's last line.
         print(f"{what} begins; if the process is killed here, memory ran out: {advice(config)}", flush=True)
     try:
-        peak_memory = trainer.rehearse([longest_rollout(config)] * microbatch_rollouts(config))
+        peak_memory = trainer.rehearse(
+            [longest_sample(config, objective.reads)] * microbatch_rollouts(config), objective
+        )
     except (RuntimeError, MemoryError) as error:
         if not _is_out_of_memory(error):
             raise
@@ -41,10 +45,20 @@ def stress_step(trainer: Trainer) -> None:
         print(f"{what}: peak {peak_memory / 2**30:.2f} GiB, {seconds:.1f} s", flush=True)
 
 
-def longest_rollout(config: Config) -> TokenSequence:
-    """As many tokens as an episode can have, the first one context; behaviour log-probability 0, so no ratio above 1."""
+def longest_sample(config: Config, columns: Collection[str]) -> Sample:
+    """As many tokens as an episode can have, the first one context; all columns 0, so no ratio above 1 and no gradient."""
     num_tokens = config.agent.max_context_tokens
-    return TokenSequence([0] * num_tokens, [False] + [True] * (num_tokens - 1), [0.0] * num_tokens, [-1] * num_tokens)
+    num_actions = num_tokens - 1
+    return Sample(
+        "stress",
+        rollout_tokens=num_actions,
+        rollout_turns=1,
+        token_ids=[0] * num_tokens,
+        action_mask=[False] + [True] * num_actions,
+        turns=[0] * num_actions,
+        versions=[-1] * num_actions,
+        columns={name: [0.0] * num_actions for name in {"behaviour", *columns}},
+    )
 
 
 def microbatch_rollouts(config: Config) -> int:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from loop_rl.algorithms.figures import TokenStats
+from loop_rl.algorithms.figures import TokenSums
+from loop_rl.algorithms.protocols import Terms
+from loop_rl.data.samples import Sample
 from loop_rl.data.updates import TokenValues
 from loop_rl.training.batching import MicroBatch
 
@@ -16,8 +19,8 @@ class Update:
     """What became of one iteration."""
 
     figures: dict[str, float]
-    tokens: dict[int, TokenValues]
-    """By index into the rollouts that were given."""
+    tokens: dict[str, TokenValues]
+    """Of the rollouts that were trained on, by their ids."""
 
     @classmethod
     def skipped(cls) -> Update:
@@ -31,7 +34,7 @@ class Totals:
 
     loss: float = 0.0
     """Sum over rollouts."""
-    tokens: TokenStats = field(default_factory=TokenStats)
+    tokens: TokenSums = field(default_factory=TokenSums)
     mismatch_sum: float = 0.0
     mismatch_max: float = 0.0
     mismatch_tokens: int = 0
@@ -40,9 +43,10 @@ class Totals:
     peak_memory: int = 0
     """In bytes, of one rank."""
 
-    def add(self, loss: float, tokens: TokenStats) -> None:
+    def add(self, loss: float, terms: Terms, entropies_N: Tensor) -> None:
+        """A micro-batch. loss: its part of the sum over rollouts."""
         self.loss += loss
-        self.tokens += tokens
+        self.tokens += TokenSums.of({**terms.means, "entropy": entropies_N}, terms.maxima)
 
     def add_mismatch(self, log_ratio_M: Tensor) -> None:
         """log_ratio_M: trainer minus sampler log-probability of the M tokens sampled from the very same policy."""
@@ -50,6 +54,26 @@ class Totals:
             self.mismatch_sum += log_ratio_M.abs().sum().item()
             self.mismatch_max = max(self.mismatch_max, log_ratio_M.abs().max().item())
             self.mismatch_tokens += log_ratio_M.numel()
+
+    def figures(self) -> dict[str, float]:
+        """Means over tokens, and what was largest."""
+        figures = self.tokens.figures()
+        figures |= {"num_action_tokens": self.tokens.num_tokens, "peak_memory_gib": self.peak_memory / 2**30}
+        if self.mismatch_tokens:
+            figures |= {
+                "logprob_diff_mean": self.mismatch_sum / self.mismatch_tokens,
+                "logprob_diff_max": self.mismatch_max,
+                "logprob_diff_tokens": self.mismatch_tokens,
+            }
+        return figures
+
+    def by_rollout(self, samples: Sequence[Sample]) -> dict[str, TokenValues]:
+        """What the last epoch computed, by rollout; `samples` are those that `last_epoch` counts."""
+        values: dict[str, TokenValues] = {}
+        for index, sample in enumerate(samples):
+            ours, before = self.last_epoch[index], values.get(sample.rollout_id)
+            values[sample.rollout_id] = before + ours if before else ours
+        return values
 
     def __add__(self, other: Totals) -> Totals:
         return Totals(

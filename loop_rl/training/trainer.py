@@ -1,17 +1,15 @@
-"""The update of LOOP's Algorithm 1 on any number of ranks: Accelerate, DeepSpeed ZeRO, LoRA or all weights, one copy of
-the LLM.
+"""The update on any number of ranks: Accelerate, DeepSpeed ZeRO, LoRA or all weights, one copy of the LLM. Knows samples
+and an objective, and no algorithm.
 
-Shapes: B rollouts of a micro-batch, T tokens, N action tokens, H hidden size.
+Shapes: B samples of a micro-batch, T tokens, N action tokens, H hidden size.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Collection, Sequence
 from datetime import timedelta
-from itertools import compress
 
 import torch
 import torch.distributed as dist
@@ -19,15 +17,11 @@ from peft import PeftModel
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from loop_rl.algorithms.aggregation import policy_loss
-from loop_rl.algorithms.figures import TokenStats, weight_figures
-from loop_rl.algorithms.importance import importance_weights
-from loop_rl.algorithms.objectives.clipped import clipped_surrogate
+from loop_rl.algorithms.aggregation import Size, policy_loss
+from loop_rl.algorithms.protocols import Objective
 from loop_rl.config.settings import Config
-from loop_rl.data.rollout import Rollout
-from loop_rl.data.samples import Sample, TokenSequence
-from loop_rl.data.updates import TokenValues
-from loop_rl.training.batching import MicroBatch, collate, plan_microbatches, shuffled_minibatches
+from loop_rl.data.samples import Sample
+from loop_rl.training.batching import MicroBatch, by_rollout, collate, plan_microbatches, shuffled_minibatches, size_of
 from loop_rl.training.engine import limit_collectives, make_accelerator, peak_memory
 from loop_rl.training.model import PolicyModel, load_llm, trainable
 from loop_rl.training.sequence_parallel import require_divisible_heads, shard
@@ -81,27 +75,24 @@ class Trainer:
     def llm(self) -> PreTrainedModel | PeftModel:
         return self.engine.module.llm
 
-    def train_iteration(
+    def fit(
         self,
-        rollouts: Sequence[Rollout],
-        advantages: Sequence[float],
+        samples: Sequence[Sample],
+        objective: Objective,
         iteration: int,
         on_step: Callable[[int, int], None] | None = None,
     ) -> Update:
-        """Update the policy: `algorithm.epochs` passes over shuffled minibatches, one optimiser step each.
+        """Update the policy: `algorithm.epochs` passes over shuffled minibatches of rollouts, one optimiser step each.
 
         Args:
-            rollouts: the rollouts that survived the filter; the same list on every rank. Those without any action
-                token are left out, they have no objective.
-            advantages: one for each rollout.
+            samples: what is trained on, the same on every rank.
             iteration: counts from 0; seeds the shuffle and is the policy version the iteration starts from.
             on_step: called after each optimiser step with the steps done and the steps of the iteration.
 
         Returns:
             `Update`, the same on every rank. Its figures are
-            loss, ratio_mean, ratio_max, clip_share, approx_kl, entropy (nats): over all epochs.
-            importance_weight_mean, importance_weight_max, importance_truncated_share: of the samples' tokens, see
-                loss.weight_figures; only where `algorithm.ratio_to` is `recomputed`.
+            those of the objective, and entropy (nats): over all epochs.
+            loss: mean over the minibatches' rollouts.
             grad_norm, grad_norm_max: mean and largest global gradient norm of the steps, before clipping.
             num_steps, num_rollouts, num_tokens, num_action_tokens: of the iteration, each epoch counted.
             tokens_per_s: num_tokens per second over all ranks.
@@ -111,31 +102,25 @@ class Trainer:
                 zero but for arithmetic when both run the same model. Absent when there is no such token.
 
         Raises:
-            ValueError: no rollout with an action token.
+            ValueError: there are no samples.
             RuntimeError: a gradient is not finite.
         """
-        assert len(rollouts) == len(advantages)
-        trained = [index for index, rollout in enumerate(rollouts) if rollout.num_action_tokens]
-        samples = [Sample(rollouts[index].flatten(), advantages[index]) for index in trained]
         if not samples:
             raise ValueError(f"iteration {iteration}: no rollout to train on; skip the iteration")
         started = time.monotonic()
-        weight_means = {}
-        if self.config.algorithm.ratio_to == "recomputed":
-            samples, weight_means = self._with_recomputed_logprobs(samples)
-        minibatches = [
-            minibatch
-            for epoch in range(self.config.algorithm.epochs)
-            for minibatch in shuffled_minibatches(
-                len(samples), self.config.trainer.minibatch_rollouts, self.config.seed, iteration, epoch
-            )
-        ]
-        totals = Totals()
-        grad_norms = []
+        if "recomputed" in objective.reads:
+            for sample, logprobs in zip(samples, self.logprobs(samples), strict=True):
+                sample.columns["recomputed"] = logprobs
+        described = objective.describe(
+            {name: torch.tensor([x for sample in samples for x in sample.columns[name]]) for name in objective.reads}
+        )
+        minibatches = self._minibatches(samples, iteration)
+        totals, grad_norms = Totals(), []
         for step, minibatch in enumerate(minibatches):
-            mismatch_version = iteration if step == 0 else None
+            # The first step compares the trainer with the sampler, before anything has changed.
+            compare_version = iteration if step == 0 else None
             in_last_epoch = step >= len(minibatches) - len(minibatches) // self.config.algorithm.epochs
-            grad_norms.append(self._step(samples, minibatch, totals, mismatch_version, in_last_epoch))
+            grad_norms.append(self._step(samples, minibatch, objective, totals, compare_version, in_last_epoch))
             if not math.isfinite(grad_norms[-1]):
                 raise RuntimeError(
                     f"iteration {iteration}, step {step}: gradient norm is {grad_norms[-1]}; nothing was saved"
@@ -144,34 +129,36 @@ class Trainer:
                 on_step(step + 1, len(minibatches))
         totals = self._over_ranks(totals)
         seconds = time.monotonic() - started
+        num_rollouts = sum(size_of(samples, minibatch).num_rollouts for minibatch in minibatches)
         num_tokens = sum(samples[index].num_tokens for minibatch in minibatches for index in minibatch)
-        num_rollouts = sum(len(minibatch) for minibatch in minibatches)
-        figures = (
-            totals.tokens.means()
-            | weight_means
-            | {
-                "loss": totals.loss / num_rollouts,
-                "grad_norm": sum(grad_norms) / len(grad_norms),
-                "grad_norm_max": max(grad_norms),
-                "num_steps": len(minibatches),
-                "num_rollouts": num_rollouts,
-                "num_tokens": num_tokens,
-                "num_action_tokens": totals.tokens.num_tokens,
-                "tokens_per_s": num_tokens / seconds,
-                "peak_memory_gib": totals.peak_memory / 2**30,
-            }
-        )
-        if totals.mismatch_tokens:
-            figures |= {
-                "logprob_diff_mean": totals.mismatch_sum / totals.mismatch_tokens,
-                "logprob_diff_max": totals.mismatch_max,
-                "logprob_diff_tokens": totals.mismatch_tokens,
-            }
-        return Update(figures, {trained[index]: values for index, values in totals.last_epoch.items()})
+        figures = totals.figures() | described
+        figures |= {
+            "loss": totals.loss / num_rollouts,
+            "grad_norm": sum(grad_norms) / len(grad_norms),
+            "grad_norm_max": max(grad_norms),
+            "num_steps": len(minibatches),
+            "num_rollouts": num_rollouts,
+            "num_tokens": num_tokens,
+            "tokens_per_s": num_tokens / seconds,
+        }
+        return Update(figures, totals.by_rollout(samples))
 
-    def rehearse(self, sequences: Sequence[TokenSequence]) -> int:
-        """Do one optimiser step on these sequences on every rank, of which no weight, optimiser state, figure or random
-        generator shows anything afterwards; only on a trainer that has not trained or loaded anything.
+    @torch.no_grad()
+    def logprobs(self, samples: Sequence[Sample]) -> list[list[float]]:
+        """Log-probabilities of the samples' action tokens under the policy as it is now, the same on every rank."""
+        totals = Totals()
+        everything = list(range(len(samples)))
+        for indices in self._plan(samples, everything):
+            batch = self._microbatch(samples, indices, (), size_of(samples, everything))
+            logprobs_N, entropies_N = self._forward(batch)
+            if indices:
+                totals.last_epoch |= by_sample(indices, batch, logprobs_N, entropies_N)
+        values = self._over_ranks(totals).last_epoch
+        return [values[index].logprobs for index in everything]
+
+    def rehearse(self, samples: Sequence[Sample], objective: Objective) -> int:
+        """Do one optimiser step on these samples on every rank that leaves no trace in weights, optimiser state, figures
+        or random generators; only on a trainer that has not trained or loaded anything.
 
         Returns:
             Peak memory in bytes, of the rank that needed most.
@@ -179,11 +166,11 @@ class Trainer:
         optimizer = self.engine.optimizer.optimizer  # torch's, below DeepSpeed's
         assert not optimizer.state
         counters = {name: getattr(self.engine, name) for name in _COUNTERS}
-        samples = [Sample(sequence, 0.0) for sequence in sequences] * self._num_data_ranks
+        of_all_ranks = list(samples) * self._num_data_ranks
         for group in optimizer.param_groups:
             group["lr"] = 0.0
         totals = Totals()
-        self._step(samples, list(range(len(samples))), totals)
+        self._step(of_all_ranks, list(range(len(of_all_ranks))), objective, totals)
         for group in optimizer.param_groups:
             group["lr"] = self.config.trainer.learning_rate
         for state in optimizer.state.values():
@@ -191,59 +178,51 @@ class Trainer:
         vars(self.engine).update(counters)
         return self._over_ranks(totals).peak_memory
 
+    def _minibatches(self, samples: Sequence[Sample], iteration: int) -> list[list[int]]:
+        """Of all epochs, as indices of samples; all samples of a rollout are in the same one."""
+        rollouts = by_rollout(samples)
+        config = self.config
+        return [
+            [index for rollout in minibatch for index in rollouts[rollout]]
+            for epoch in range(config.algorithm.epochs)
+            for minibatch in shuffled_minibatches(
+                len(rollouts), config.trainer.minibatch_rollouts, config.seed, iteration, epoch
+            )
+        ]
+
     def _step(
         self,
-        samples: list[Sample],
+        samples: Sequence[Sample],
         minibatch: list[int],
+        objective: Objective,
         totals: Totals,
-        mismatch_version: int | None = None,
+        compare_version: int | None = None,
         in_last_epoch: bool = False,
     ) -> float:
         """One optimiser step on the mean over a minibatch, given as indices of samples; returns the global gradient
-        norm before clipping."""
-        algorithm = self.config.algorithm
+        norm before clipping.
+
+        compare_version: add up how trainer and sampler differ on the tokens that this version sampled.
+        """
+        size = size_of(samples, minibatch)
         plan = self._plan(samples, minibatch)
         for i, indices in enumerate(plan):
-            batch = self._microbatch(samples, indices, num_rollouts=len(minibatch))
+            batch = self._microbatch(samples, indices, objective.reads | {"behaviour"}, size)
             self.engine.set_gradient_accumulation_boundary(i == len(plan) - 1)
             logprobs_N, entropies_N = self._forward(batch)
-            surrogate = clipped_surrogate(
-                logprobs_N, batch.proximal_logprobs_N, batch.advantages_N, algorithm.clip_epsilon
-            )
-            importance_N = importance_weights(
-                batch.proximal_logprobs_N, batch.behaviour_logprobs_N, algorithm.max_importance_weight
-            )
-            loss = policy_loss(importance_N * surrogate.objective_N, batch.weights_N)
+            terms = objective(logprobs_N, batch)
+            loss = policy_loss(terms.objective_N, batch.weights_N)
             self.engine.backward(loss * self._num_averaged)
             if indices:  # a dummy counts nowhere
-                totals.add(loss.item() * len(minibatch), TokenStats.of(surrogate, entropies_N))
+                totals.add(loss.item() * size.num_rollouts, terms, entropies_N)
                 if in_last_epoch:
                     totals.last_epoch |= by_sample(indices, batch, logprobs_N, entropies_N)
-                if mismatch_version is not None:
-                    log_ratio_N = logprobs_N.detach() - batch.behaviour_logprobs_N
-                    totals.add_mismatch(log_ratio_N[batch.versions_N == mismatch_version])
+                if compare_version is not None:
+                    log_ratio_N = logprobs_N.detach() - batch.columns_N["behaviour"]
+                    totals.add_mismatch(log_ratio_N[batch.versions_N == compare_version])
         self.engine.step()
         totals.peak_memory = max(totals.peak_memory, peak_memory())
         return float(self.engine.get_global_grad_norm())
-
-    @torch.no_grad()
-    def _with_recomputed_logprobs(self, samples: list[Sample]) -> tuple[list[Sample], dict[str, float]]:
-        """The samples with the log-probabilities of the policy as it is now; and the figures of their weights."""
-        ours: dict[int, TokenValues] = {}
-        for indices in self._plan(samples, list(range(len(samples)))):
-            batch = self._microbatch(samples, indices, num_rollouts=len(samples))
-            logprobs_N, entropies_N = self._forward(batch)
-            if indices:
-                ours |= by_sample(indices, batch, logprobs_N, entropies_N)
-        values = self._over_ranks(Totals(last_epoch=ours)).last_epoch
-        samples = [replace(sample, proximal_logprobs=values[index].logprobs) for index, sample in enumerate(samples)]
-        proximal = [logprob for sample in samples for logprob in sample.proximal_logprobs]
-        behaviour = [
-            logprob for sample in samples for logprob in compress(sample.sequence.logprobs, sample.sequence.action_mask)
-        ]
-        return samples, weight_figures(
-            torch.tensor(proximal), torch.tensor(behaviour), self.config.algorithm.max_importance_weight
-        )
 
     @property
     def _num_averaged(self) -> int:
@@ -257,7 +236,7 @@ class Trainer:
         """Ranks, those that share sequences counted as one."""
         return self.num_ranks // self.config.trainer.sequence_parallel_size
 
-    def _plan(self, samples: list[Sample], minibatch: list[int]) -> list[list[int]]:
+    def _plan(self, samples: Sequence[Sample], minibatch: list[int]) -> list[list[int]]:
         """This rank's micro-batches, as indices of samples; ranks that share sequences have the same."""
         trainer = self.config.trainer
         size = trainer.sequence_parallel_size
@@ -268,8 +247,10 @@ class Trainer:
         )
         return [[minibatch[i] for i in indices] for indices in plan[self.rank // size]]
 
-    def _microbatch(self, samples: list[Sample], indices: list[int], num_rollouts: int) -> MicroBatch:
-        batch = collate([samples[index] for index in indices], num_rollouts)
+    def _microbatch(
+        self, samples: Sequence[Sample], indices: list[int], columns: Collection[str], minibatch: Size
+    ) -> MicroBatch:
+        batch = collate([samples[index] for index in indices], columns, self.config.algorithm.average, minibatch)
         if (size := self.config.trainer.sequence_parallel_size) > 1:
             batch = shard(batch, self.rank % size, size)
         return batch.to(self.accelerator.device)

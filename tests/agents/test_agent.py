@@ -83,7 +83,7 @@ def test_an_episode_acts_in_the_world_until_it_is_completed_and_scores_it(play):
     assert 0 < rollout.generation_s + rollout.environment_s <= rollout.duration_s
 
     # What the policy was asked to continue is what the trainer will see before each action, token for token.
-    sequence = rollout.flatten()
+    (sequence,) = rollout.samples()
     for request, turn_end in zip(policy.requests, _action_ends(rollout), strict=True):
         assert sequence.token_ids[: len(request["prompt_ids"])] == request["prompt_ids"]
         assert all(sequence.action_mask[len(request["prompt_ids"]) : turn_end])

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loop_rl.algorithms.advantages.leave_one_out import leave_one_out
-from loop_rl.algorithms.filters import keep_informative
+from loop_rl.algorithms.filters.informative import is_informative
 
 rewards = st.lists(st.floats(0, 1), min_size=2, max_size=12)
 
@@ -39,9 +39,19 @@ def test_a_group_of_one_has_no_baseline(rewards_K):
 
 
 def test_filter_keeps_the_bound_itself():
-    assert keep_informative([0.01, -0.01, 0.0099, -0.0099, 0.0, 0.7], 0.01) == [0, 1, 5]
+    assert [is_informative(a, 0.01) for a in (0.01, -0.01, 0.0099, -0.0099, 0.0, 0.7)] == [
+        True,
+        True,
+        *[False] * 3,
+        True,
+    ]
+
+
+def test_filter_keeps_a_rollout_with_one_token_that_teaches():
+    assert is_informative([0.0, 0.0, -0.02], 0.01) and not is_informative([0.0, 0.009], 0.01)
+    assert not is_informative([], 0.01)
 
 
 @given(st.floats(0, 1), st.integers(2, 12))
 def test_filter_drops_a_group_that_scored_alike(reward, num_rollouts):
-    assert keep_informative(leave_one_out([reward] * num_rollouts), 0.01) == []
+    assert not any(is_informative(advantage, 0.01) for advantage in leave_one_out([reward] * num_rollouts))

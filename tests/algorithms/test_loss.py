@@ -6,9 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loop_rl.algorithms.aggregation import policy_loss
-from loop_rl.algorithms.figures import TokenStats, weight_figures
-from loop_rl.algorithms.importance import importance_weights
-from loop_rl.algorithms.objectives.clipped import clipped_surrogate
+from loop_rl.algorithms.figures import TokenSums
+from loop_rl.algorithms.importance import importance_weights, weight_figures
+from loop_rl.algorithms.objectives.clipped import Objective, Settings, clipped_surrogate
+from loop_rl.training.batching import MicroBatch
 
 EPSILON = 0.1
 # Ratio, advantage, min(r A, clip(r) A), d objective / d log pi = r A where the free term is the smaller, else 0.
@@ -23,7 +24,41 @@ BY_HAND = [
 
 def surrogate(ratios, advantages):
     logprobs = torch.tensor([math.log(r) for r in ratios], requires_grad=True)
-    return logprobs, clipped_surrogate(logprobs, torch.zeros(len(ratios)), torch.tensor(advantages), EPSILON)
+    return logprobs, clipped_surrogate(logprobs, torch.tensor(advantages), EPSILON)
+
+
+def terms_of(ratios, advantages, behaviour=None, turns=None, **settings):
+    """What the objective makes of tokens with these ratios to log-probabilities of 0, all of one sample."""
+    zeros_N = torch.zeros(len(ratios))
+    columns_N = {"advantage": torch.tensor(advantages), "recomputed": zeros_N}
+    columns_N["behaviour"] = zeros_N if behaviour is None else torch.tensor(behaviour)
+    rows_N, turns_N = torch.zeros(len(ratios), dtype=torch.int64), torch.tensor(turns or [0] * len(ratios))
+    batch = MicroBatch(zeros_N, 0, rows_N, rows_N, rows_N, columns_N, zeros_N, rows_N, turns_N, [len(ratios)], 0)
+    logprobs_N = torch.tensor([math.log(ratio) for ratio in ratios], requires_grad=True)
+    return logprobs_N, Objective(Settings(clip_epsilon=EPSILON, **settings))(logprobs_N, batch)
+
+
+def sums_of(ratios, advantages, entropies):
+    _, terms = terms_of(ratios, advantages)
+    return TokenSums.of({**terms.means, "entropy": entropies}, terms.maxima)
+
+
+def test_ratios_of_turns_and_trajectories_by_hand():
+    # Two turns of ratios 2 * 0.6 = 1.2 and 0.5; with A = 1: min(1.2, 1.1) and min(0.5, 0.9). The trajectory: 0.6, A = -1:
+    # min(-0.6, -0.9).
+    recomputed = {"ratio_to": "recomputed"}
+    logprobs, terms = terms_of([2.0, 0.6, 0.5], [1.0] * 3, turns=[0, 0, 1], ratio="turn", **recomputed)
+    assert terms.objective_N.tolist() == pytest.approx([1.1, 1.1, 0.5])
+    assert terms.shown["clipped"].tolist() == [True, True, False]
+    assert terms.shown["ratio"].tolist() == pytest.approx([1.2, 1.2, 0.5])
+    terms.objective_N.sum().backward()
+    assert logprobs.grad.tolist() == pytest.approx([0.0, 0.0, 0.5])
+    logprobs, terms = terms_of([2.0, 0.6, 0.5], [-1.0] * 3, turns=[0, 0, 1], ratio="trajectory", **recomputed)
+    assert terms.objective_N.tolist() == pytest.approx([-0.9] * 3) and terms.shown["clipped"].tolist() == [True] * 3
+    logprobs, terms = terms_of([2.0, 0.6, 0.5], [1.0] * 3, turns=[0, 0, 1], ratio="trajectory", **recomputed)
+    assert terms.objective_N.tolist() == pytest.approx([0.6] * 3)
+    terms.objective_N.sum().backward()  # each token's term moves with every token of the trajectory
+    assert logprobs.grad.tolist() == pytest.approx([1.8] * 3)
 
 
 def test_surrogate_by_hand():
@@ -42,10 +77,9 @@ def test_loss_is_minus_the_mean_over_rollouts_of_the_mean_over_tokens():
 
 
 def test_statistics_by_hand():
-    _, result = surrogate([2.0, 0.5], [1.0, 1.0])
-    means = TokenStats.of(result, torch.tensor([1.0, 3.0])).means()
+    figures = sums_of([2.0, 0.5], [1.0, 1.0], torch.tensor([1.0, 3.0])).figures()
     # k3: (2 - 1 - ln 2 + 0.5 - 1 + ln 2) / 2 = 0.25
-    assert means == pytest.approx(
+    assert figures == pytest.approx(
         {"ratio_mean": 1.25, "ratio_max": 2.0, "clip_share": 0.5, "approx_kl": 0.25, "entropy": 2.0}
     )
 
@@ -57,7 +91,7 @@ def test_golden_values_of_the_decoupled_objective():
     behaviour, proximal = torch.tensor([0.5, 0.2, 0.2]).log(), torch.tensor([0.25, 0.6, 0.3]).log()
     theta = torch.tensor([0.25, 0.9, 0.15]).log().requires_grad_()
     weights = importance_weights(proximal, behaviour, 1.5)
-    result = clipped_surrogate(theta, proximal, torch.full((3,), 2.0), EPSILON)
+    result = clipped_surrogate(theta - proximal, torch.full((3,), 2.0), EPSILON)
     (weights * result.objective_N).sum().backward()
     assert weights.tolist() == pytest.approx([0.5, 1.5, 1.5])
     assert (weights * result.objective_N).tolist() == pytest.approx([1.0, 3.3, 1.5])
@@ -85,7 +119,7 @@ probabilities = st.floats(0.01, 1)
 @given(probabilities, probabilities, probabilities, st.floats(-1, 1), st.sampled_from([0.0, 0.5, 1.0, 2.0]))
 def test_weight_times_surrogate_is_the_decoupled_objective(theta, proximal, behaviour, advantage, limit):
     logs = [torch.tensor([math.log(p)]) for p in (theta, proximal, behaviour)]
-    surrogate_1 = clipped_surrogate(logs[0], logs[1], torch.tensor([advantage]), EPSILON)
+    surrogate_1 = clipped_surrogate(logs[0] - logs[1], torch.tensor([advantage]), EPSILON)
     objective = (importance_weights(logs[1], logs[2], limit) * surrogate_1.objective_N).item()
     expected = slow_decoupled_objective(theta, proximal, behaviour, advantage, EPSILON, limit)
     assert objective == pytest.approx(expected, rel=1e-4, abs=1e-4)
@@ -98,9 +132,7 @@ def test_equal_policies_weigh_exactly_one(values, limit):
 
 
 def test_a_piece_without_action_tokens_counts_nothing():
-    _, result = surrogate([], [])
-    stats = TokenStats.of(result, torch.zeros(0))
-    assert stats == TokenStats()
+    assert sums_of([], [], torch.zeros(0)) == TokenSums()
 
 
 tokens = st.lists(st.tuples(st.floats(0.05, 20), st.floats(-1, 1)), min_size=1, max_size=20)
@@ -123,18 +155,17 @@ def test_statistics_and_loss_do_not_depend_on_the_cut_into_microbatches(pairs, c
     ratios, advantages = zip(*pairs, strict=True)
     _, whole = surrogate(ratios, advantages)
     entropies, weights = torch.linspace(0, 3, len(pairs)), torch.linspace(0.1, 1, len(pairs))
-    stats, loss = TokenStats(), 0.0
+    sums, loss = TokenSums(), 0.0
     for part in (slice(None, cut), slice(cut, None)):
         if ratios[part]:
             _, result = surrogate(ratios[part], advantages[part])
-            stats += TokenStats.of(result, entropies[part])
+            sums += sums_of(ratios[part], advantages[part], entropies[part])
             loss += policy_loss(result.objective_N, weights[part]).item()
-    assert stats.means() == pytest.approx(TokenStats.of(whole, entropies).means(), rel=1e-9)
+    assert sums.figures() == pytest.approx(sums_of(ratios, advantages, entropies).figures(), rel=1e-9)
     assert loss == pytest.approx(policy_loss(whole.objective_N, weights).item(), rel=1e-5, abs=1e-5)
 
 
 @given(tokens)
 def test_kl_is_never_negative(pairs):
     ratios, advantages = zip(*pairs, strict=True)
-    _, result = surrogate(ratios, advantages)
-    assert TokenStats.of(result, torch.zeros(len(pairs))).kl >= -1e-12
+    assert sums_of(ratios, advantages, torch.zeros(len(pairs))).sums["approx_kl"] >= -1e-12

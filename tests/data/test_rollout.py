@@ -61,13 +61,26 @@ def test_a_rollout_survives_the_file(tmp_path_factory, some_turns):
     assert read_rollouts(path) == [rollout]
 
 
-def test_flatten_marks_exactly_what_the_policy_wrote():
+def test_turns_that_extend_each_other_are_one_sample():
     second = Turn([5], [6], [-1.0], 8, "", "", "")
-    sequence = make_rollout([TURN, second]).flatten()
-    assert sequence.token_ids == [1, 2, 3, 4, 5, 6]
-    assert sequence.action_mask == [False, False, True, True, False, True]
-    assert sequence.logprobs == [0.0, 0.0, -0.5, -0.25, 0.0, -1.0]
-    assert sequence.versions == [-1, -1, 7, 7, -1, 8]
+    (sample,) = make_rollout([TURN, second]).samples({"advantage": 0.5, "return": [1.0, 2.0, 3.0]})
+    assert sample.token_ids == [1, 2, 3, 4, 5, 6]
+    assert sample.action_mask == [False, False, True, True, False, True]
+    assert sample.versions == [7, 7, 8] and sample.turns == [0, 0, 1]
+    assert (sample.rollout_tokens, sample.rollout_turns) == (3, 2)
+    assert sample.columns == {"behaviour": [-0.5, -0.25, -1.0], "advantage": [0.5] * 3, "return": [1.0, 2.0, 3.0]}
+
+
+def test_a_turn_that_starts_anew_is_a_sample_of_its_own():
+    anew, further = Turn([5], [6], [-1.0], 8, "", "", "", extends=False), Turn([7], [8, 9], [-2.0, -3.0], 9, "", "", "")
+    silent = Turn([5, 5], [], [], 9, "", "", "", extends=False)
+    rollout = make_rollout([TURN, anew, further, silent])
+    first, second = rollout.samples({"advantage": [1.0, 2.0, 3.0, 4.0, 5.0]})
+    assert (first.token_ids, second.token_ids) == ([1, 2, 3, 4], [5, 6, 7, 8, 9])
+    assert second.action_mask == [False, True, False, True, True] and second.turns == [1, 2, 2]
+    assert first.columns["advantage"] == [1.0, 2.0] and second.columns["advantage"] == [3.0, 4.0, 5.0]
+    assert {(s.rollout_id, s.rollout_tokens, s.rollout_turns) for s in (first, second)} == {(rollout.rollout_id, 5, 3)}
+    assert make_rollout([silent]).samples() == make_rollout([]).samples() == []
 
 
 def test_datasets_reads_rollout_files(tmp_path):

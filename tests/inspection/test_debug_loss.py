@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM
 
 from loop_rl.config.base import ConfigError
 from loop_rl.inspection import debug_loss
-from loop_rl.inspection.debug_loss import advantage_of, load_policy, recomputed_logprobs, token_losses
+from loop_rl.inspection.debug_loss import advantage_of, load_policy, token_losses
 from loop_rl.inspection.find import find_rollout
 from loop_rl.store.rollout_files import read_group, write_rollouts
 
@@ -30,14 +30,15 @@ def run(tmp_path, served_model, appworld_root):
 
 def slow_loss(model, rollout, advantage: float, clip_epsilon: float) -> tuple[float, list[float]]:
     """One rollout's loss and its tokens' log-probabilities: whole logits, one token at a time."""
-    sequence = rollout.flatten()
+    (sequence,) = rollout.samples()
+    behaviour = iter(sequence.columns["behaviour"])
     with torch.no_grad():
         distributions = torch.log_softmax(model(torch.tensor([sequence.token_ids])).logits[0], dim=-1)
     terms, logprobs = [], []
     for t, is_action in enumerate(sequence.action_mask):
         if is_action:
             logprobs.append(distributions[t - 1, sequence.token_ids[t]].item())
-            ratio = torch.tensor(logprobs[-1] - sequence.logprobs[t]).exp()
+            ratio = torch.tensor(logprobs[-1] - next(behaviour)).exp()
             bounded = ratio.clamp(1 - clip_epsilon, 1 + clip_epsilon)
             terms.append(min((ratio * advantage).item(), (bounded * advantage).item()))
     return -sum(terms) / len(terms), logprobs
@@ -57,11 +58,11 @@ def test_the_tokens_add_up_to_the_loss_of_the_rollout(run, served_model, rollout
     assert -sum(token.weight * token.objective for token in tokens) == pytest.approx(loss, abs=1e-5)
     assert [token.logprob for token in tokens] == pytest.approx(logprobs, abs=1e-4)
 
-    sequence = rollout.flatten()
+    (sequence,) = rollout.samples()
     assert [sequence.token_ids[token.position] for token in tokens] == [token.token_id for token in tokens]
     assert all(sequence.action_mask[token.position] for token in tokens)
     assert {token.turn for token in tokens} == {1, 2}
-    assert any(token.clipped for token in tokens) and not all(token.clipped for token in tokens)
+    assert {token.shown["clipped"] for token in tokens} == {True, False}
 
 
 def test_a_whole_model_is_loaded_from_its_folder(tmp_path, appworld_root):
@@ -110,17 +111,19 @@ def test_a_recomputed_ratio_is_to_the_policy_that_the_iteration_started_from(run
     recomputed = text.replace("ratio_to: behaviour", "ratio_to: recomputed")
     run.config_file.write_text(recomputed.replace("max_importance_weight: 0.0", "max_importance_weight: 2.0"))
     rollout, epsilon = find_rollout(run, "g000001-k1"), run.config.algorithm.clip_epsilon
-    start = recomputed_logprobs(rollout, load_policy(run, run.config, 1))
+    start = load_policy(run, run.config, 1)
+    at_start, _ = token_losses(rollout, -0.1, start, run.config, start)
     tokens, _ = token_losses(rollout, -0.1, load_policy(run, run.config, 2), run.config, start)
-    for token, start_logprob in zip(tokens, start, strict=True):
-        weight = min(math.exp(start_logprob) / math.exp(token.behaviour_logprob), 2.0)
+    for token, start_logprob in zip(tokens, [token.logprob for token in at_start], strict=True):
+        assert token.columns["recomputed"] == pytest.approx(start_logprob, abs=1e-6)
+        weight = min(math.exp(start_logprob) / math.exp(token.columns["behaviour"]), 2.0)
         ratio = math.exp(token.logprob - start_logprob)
-        assert token.importance_weight == pytest.approx(weight, rel=1e-4)
-        assert token.ratio == pytest.approx(ratio, rel=1e-4)
+        assert token.shown["importance"] == pytest.approx(weight, rel=1e-4)
+        assert token.shown["ratio"] == pytest.approx(ratio, rel=1e-4)
         bounded = min(max(ratio, 1 - epsilon), 1 + epsilon)
         assert token.objective == pytest.approx(weight * min(ratio * -0.1, bounded * -0.1), rel=1e-3)
-    assert any(token.importance_weight == 2.0 for token in tokens)
+    assert any(token.shown["importance"] == 2.0 for token in tokens)
 
     debug_loss._debug_loss(argparse.Namespace(run_dir=run.path, rollout=rollout.rollout_id, version=2))
     (header,) = [line for line in capsys.readouterr().out.splitlines() if "behaviour" in line]
-    assert "proximal" in header and "importance" in header
+    assert "recomputed" in header and "importance" in header

@@ -139,7 +139,7 @@ def test_sft_messages_give_the_tokens_that_were_trained_on(export_run, run):
         assert [message["role"] for message in row["messages"]] == ["system", "user", "assistant", "user", "assistant"]
         rendered = chat.tokenizer.apply_chat_template(row["messages"], tokenize=False)
         # The template ends the last turn with a line end, which the policy does not write.
-        assert rendered.removesuffix("\n") == chat.decode(rollout.flatten().token_ids)
+        assert rendered.removesuffix("\n") == chat.decode(rollout.samples()[0].token_ids)
 
 
 def test_preferences_are_pairs_of_one_task_whose_rewards_differ_enough(export_run):

@@ -24,7 +24,7 @@ from appworld_tasks.scoring import ScoringError
 from loop_rl.agents.chat import Chat
 from loop_rl.agents.policy import PolicyError
 from loop_rl.config.base import ConfigError
-from loop_rl.config.parts import load_part
+from loop_rl.config.parts import load
 from loop_rl.data.rollout import EndReason, Rollout, Turn
 from loop_rl.sampling.curriculum import shuffled_epochs
 from loop_rl.sampling.sampler import main, sample_run
@@ -93,7 +93,7 @@ def test_a_curriculum_of_ones_own_sees_the_outcomes_and_unknown_ones_are_refused
     assert [outcome.task_id for outcome in course.dispatcher._store.outcomes.values()] == ["s0_1", "s1_1"]
     for name in ("test_sampler:no_such", "no_such_module:f"):
         with pytest.raises(ConfigError, match=f"sampler.curriculum={name}"):
-            load_part("sampler.curriculum", name)
+            load("sampler.curriculum", name)
 
 
 class Course:

@@ -9,10 +9,11 @@ import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from loop_rl.algorithms.advantages.leave_one_out import leave_one_out
-from loop_rl.algorithms.filters import keep_informative
+from loop_rl.algorithms.filters.informative import is_informative
 from loop_rl.config.load import parse_config
 from loop_rl.config.settings import Config
 from loop_rl.data.rollout import Group, Rollout, Turn
+from loop_rl.data.samples import Sample
 
 VOCAB_SIZE = 2048
 
@@ -65,8 +66,11 @@ def make_config(
     return parse_config(tree, source="test")
 
 
-def make_groups(num_groups: int, version: int = 0) -> list[Group]:
-    """Groups of 2 to 4 rollouts of very different lengths; the last group scored alike and teaches nothing."""
+def make_groups(num_groups: int, version: int = 0, window: bool = False) -> list[Group]:
+    """Groups of 2 to 4 rollouts of very different lengths; the last group scored alike and teaches nothing.
+
+    window: each turn starts anew, as with a memory window.
+    """
     rng = random.Random(0)
 
     def tokens(longest: int) -> list[int]:
@@ -76,7 +80,7 @@ def make_groups(num_groups: int, version: int = 0) -> list[Group]:
         actions = tokens(20)
         # Near what a random model gives, so that ratios are of order one and both sides of the clip range occur.
         logprobs = [rng.gauss(-8, 1) for _ in actions]
-        return Turn(tokens(12), actions, logprobs, version, action_text="", code="", observation="")
+        return Turn(tokens(12), actions, logprobs, version, action_text="", code="", observation="", extends=not window)
 
     def make_rollout(group_id: int, reward: float) -> Rollout:
         turns = [make_turn() for _ in range(rng.randint(1, 3))]
@@ -92,22 +96,27 @@ def make_groups(num_groups: int, version: int = 0) -> list[Group]:
     ]
 
 
-def with_advantages(groups: list[Group], min_abs_advantage: float = 0.01) -> tuple[list[Rollout], list[float]]:
-    """What train.py hands to the trainer."""
-    rollouts, advantages = [], []
+def kept(groups: list[Group], min_abs_advantage: float = 0.01) -> list[tuple[Rollout, float]]:
+    """The rollouts that LOOP trains on, with their advantages."""
+    pairs = []
     for group in groups:
-        advantages_K = leave_one_out(group.rewards)
-        for k in keep_informative(advantages_K, min_abs_advantage):
-            rollouts.append(group.rollouts[k])
-            advantages.append(advantages_K[k])
-    return rollouts, advantages
+        for rollout, advantage in zip(group.rollouts, leave_one_out(group.rewards), strict=True):
+            if is_informative(advantage, min_abs_advantage):
+                pairs.append((rollout, advantage))
+    return pairs
+
+
+def samples_of(pairs: list[tuple[Rollout, float]]) -> list[Sample]:
+    """What train.py hands to the trainer."""
+    return [sample for rollout, advantage in pairs for sample in rollout.samples({"advantage": advantage})]
 
 
 def fill_in_logprobs(rollouts: list[Rollout], model: Path, temperature: float) -> None:
     """Give every action token the log-probability the model samples it with, as an exact sampler would."""
     policy = Qwen2ForCausalLM.from_pretrained(model, dtype=torch.float32)
     for rollout in rollouts:
-        token_ids = torch.tensor(rollout.flatten().token_ids)
+        (sample,) = rollout.samples()
+        token_ids = torch.tensor(sample.token_ids)
         with torch.no_grad():
             distributions = torch.log_softmax(policy(input_ids=token_ids[None]).logits[0] / temperature, dim=-1)
         position = 0

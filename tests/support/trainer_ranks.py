@@ -31,6 +31,15 @@ UPDATE_CASES: dict[str, dict] = {
     "minibatch-larger-than-all": {"zero_stage": 2, "minibatch_rollouts": 1000},
     "recomputed": {"zero_stage": 3, "algorithm": {"ratio_to": "recomputed"}},
     "truncated": {"zero_stage": 2, "algorithm": {"ratio_to": "recomputed", "max_importance_weight": 1.5}},
+    "turn-ratio": {"zero_stage": 2, "algorithm": {"ratio": "turn", "ratio_to": "recomputed", "average": "turn"}},
+    "trajectory-ratio": {"zero_stage": 3, "algorithm": {"ratio": "trajectory", "ratio_to": "recomputed"}},
+    "mean-over-tokens": {"zero_stage": 2, "algorithm": {"average": "token"}},
+    "window": {"zero_stage": 2, "window": True},
+    "window-turn-ratio": {
+        "zero_stage": 3,
+        "window": True,
+        "algorithm": {"ratio": "turn", "ratio_to": "recomputed", "average": "turn"},
+    },
     "bfloat16": {"zero_stage": 3, "dtype": "bfloat16"},
     "sequence-parallel-zero1": {"zero_stage": 1} | SEQUENCE_PARALLEL,
     "sequence-parallel-zero3": {"zero_stage": 3, "offload_optimizer": True} | SEQUENCE_PARALLEL,
@@ -49,7 +58,7 @@ UPDATE_CASES: dict[str, dict] = {
     "tied-zero3": {"zero_stage": 3, "offload_optimizer": True} | TIED,
     "tied-sequence-parallel-zero2": {"zero_stage": 2} | TIED | SEQUENCE_PARALLEL,
 }
-ONE_RANK_CASES = ["zero2", "zero3", "full-zero2", "tied-zero3"]
+ONE_RANK_CASES = ["zero2", "zero3", "full-zero2", "tied-zero3", "turn-ratio", "window"]
 # Settings of each case of `interrupted`, `resumed` and `stress`.
 RESUME_CASES = {
     "zero2": {"zero_stage": 2},
@@ -105,37 +114,44 @@ def new_trainer(folder: Path, model: str = "model", **settings):
     return Trainer(tiny.make_config(folder / model, **settings))
 
 
+def objective_of(trainer):
+    from loop_rl.config.parts import OBJECTIVE, make_part
+
+    return make_part(OBJECTIVE, trainer.config)
+
+
 def update(folder: Path) -> None:
     """One iteration of each case; leaves the metrics, what is trained before and after, and log-probabilities after."""
     import tiny
 
-    from loop_rl.data.samples import Sample
     from loop_rl.store.rollout_files import read_rollouts
     from loop_rl.training.publish import save_policy
 
     alone = os.environ["WORLD_SIZE"] == "1"
     for case in ONE_RANK_CASES if alone else UPDATE_CASES:
-        trainer = new_trainer(folder, **UPDATE_CASES[case])
+        settings = dict(UPDATE_CASES[case])
+        samples = tiny.samples_of(tiny.kept(tiny.make_groups(4, window=settings.pop("window", False))))
+        trainer = new_trainer(folder, **settings)
         out = folder / f"{case}-{trainer.num_ranks}"
         save_policy(trainer, out / "before")
-        rollouts, advantages = tiny.with_advantages(tiny.make_groups(4))
         steps = []
-        update = trainer.train_iteration(rollouts, advantages, 0, on_step=lambda *step, seen=steps: seen.append(step))
+        objective = objective_of(trainer)
+        update = trainer.fit(samples, objective, 0, on_step=lambda *step, seen=steps: seen.append(step))
         save_policy(trainer, out / "after")
-        samples, _ = trainer._with_recomputed_logprobs([Sample(rollout.flatten(), 0.0) for rollout in rollouts])
+        logprobs = trainer.logprobs(samples)
         if trainer.is_main:
-            (out / "logprobs.json").write_text(json.dumps([sample.proximal_logprobs for sample in samples]))
+            (out / "logprobs.json").write_text(json.dumps(logprobs))
             (out / "metrics.json").write_text(json.dumps(update.figures | {"steps": steps}))
-            tokens = {index: asdict(values) for index, values in sorted(update.tokens.items())}
+            tokens = {rollout_id: asdict(values) for rollout_id, values in update.tokens.items()}
             (out / "tokens.json").write_text(json.dumps(tokens))
     try:
-        trainer.train_iteration([], [], 1)
+        trainer.fit([], objective, 1)
     except ValueError as error:
         (folder / f"refusal-{trainer.num_ranks}-{trainer.rank}.txt").write_text(str(error))
     if not alone:
         trainer = new_trainer(folder, temperature=SAMPLER_TEMPERATURE, minibatch_rollouts=1000)
         rollouts = read_rollouts(folder / "on-policy.parquet")
-        update = trainer.train_iteration(rollouts, [1.0] * len(rollouts), 0)
+        update = trainer.fit(tiny.samples_of([(rollout, 1.0) for rollout in rollouts]), objective_of(trainer), 0)
         if trainer.is_main:
             (folder / "on-policy.json").write_text(json.dumps(update.figures))
     trainer.close()
@@ -148,13 +164,13 @@ def interrupted(folder: Path) -> None:
     from loop_rl.training.checkpoint import save_checkpoint
     from loop_rl.training.publish import publish_policy
 
-    rollouts, advantages = tiny.with_advantages(tiny.make_groups(4))
+    samples = tiny.samples_of(tiny.kept(tiny.make_groups(4)))
     for case, settings in RESUME_CASES.items():
         trainer = new_trainer(folder, **settings)
-        trainer.train_iteration(rollouts, advantages, 0)
+        trainer.fit(samples, objective_of(trainer), 0)
         save_checkpoint(trainer, folder / case, version=1, keep=2)
         draws = draw_random_numbers()
-        trainer.train_iteration(rollouts, advantages, 1)
+        trainer.fit(samples, objective_of(trainer), 1)
         publish_policy(trainer, folder / case, version=2)
         (folder / case / f"draws-{trainer.rank}.json").write_text(json.dumps(draws))
     (folder / f"pid-{trainer.rank}").write_text(str(os.getpid()))
@@ -171,14 +187,14 @@ def resumed(folder: Path) -> None:
     from loop_rl.training.publish import publish_policy, save_policy
     from loop_rl.training.stress import stress_step
 
-    rollouts, advantages = tiny.with_advantages(tiny.make_groups(4))
+    samples = tiny.samples_of(tiny.kept(tiny.make_groups(4)))
     refusals = []
     for case, settings in RESUME_CASES.items():
         trainer = new_trainer(folder, **settings)
-        stress_step(trainer)  # as train.py does
+        stress_step(trainer, objective_of(trainer))  # as train.py does
         version = load_checkpoint(trainer, latest_checkpoint(folder / case))
         draws = draw_random_numbers()
-        trainer.train_iteration(rollouts, advantages, version)
+        trainer.fit(samples, objective_of(trainer), version)
         save_policy(trainer, folder / case / "resumed")
         (folder / case / f"draws-resumed-{trainer.rank}.json").write_text(json.dumps(draws))
         if case in ("zero2", "full-zero2-offload"):
@@ -195,7 +211,7 @@ def resumed(folder: Path) -> None:
     version = load_checkpoint(trainer, latest_checkpoint(folder / "killed"))
     publish_policy(trainer, folder / "killed", version)
     # The policy of a version that is there already stays, even when the trainer's is another one by now.
-    trainer.train_iteration(rollouts, advantages, version)
+    trainer.fit(samples, objective_of(trainer), version)
     publish_policy(trainer, folder / "killed", version)
     save_checkpoint(trainer, folder / "killed", version + 1, keep=2)
     if trainer.is_main:
@@ -210,15 +226,15 @@ def stress(folder: Path) -> None:
     from loop_rl.training.publish import save_policy
     from loop_rl.training.stress import stress_step
 
-    rollouts, advantages = tiny.with_advantages(tiny.make_groups(4))
+    samples = tiny.samples_of(tiny.kept(tiny.make_groups(4)))
     for case, settings in RESUME_CASES.items():
         for name in ("without", "with"):
             trainer = new_trainer(folder, **settings)
             if name == "with":
-                stress_step(trainer)
+                stress_step(trainer, objective_of(trainer))
             draws = draw_random_numbers()
             save_policy(trainer, folder / case / name / "before")
-            figures = trainer.train_iteration(rollouts, advantages, 0).figures
+            figures = trainer.fit(samples, objective_of(trainer), 0).figures
             save_policy(trainer, folder / case / name / "after")
             kept = {key: value for key, value in figures.items() if key not in ("tokens_per_s", "peak_memory_gib")}
             (folder / case / name / f"figures-{trainer.rank}.json").write_text(json.dumps([draws, kept]))
@@ -236,7 +252,7 @@ def no_room(folder: Path) -> None:
     num_pages = int(Path("/proc/self/statm").read_text().split()[0])
     resource.setrlimit(resource.RLIMIT_AS, (num_pages * resource.getpagesize() + 50_000_000,) * 2)
     try:
-        stress_step(trainer)
+        stress_step(trainer, objective_of(trainer))
     except ConfigError as error:
         (folder / "no-room.txt").write_text(str(error))
     trainer.close()

@@ -3,8 +3,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loop_rl.data.samples import Sample, TokenSequence
-from loop_rl.training.batching import collate, plan_microbatches, shuffled_minibatches
+from loop_rl.algorithms.aggregation import Size, token_weights
+from loop_rl.data.samples import Sample
+from loop_rl.training.batching import by_rollout, collate, plan_microbatches, shuffled_minibatches, size_of
 
 
 @given(st.lists(st.integers(2, 200), min_size=1, max_size=40), st.integers(1, 8), st.integers(1, 400))
@@ -38,32 +39,64 @@ def test_shuffle_depends_on_seed_iteration_and_epoch_alone():
     assert shuffled_minibatches(50, 50, 0, 0, 0)[0] == orders[0]
 
 
+def make_sample(rollout_id="r", versions=(2, 3), turns=(0, 1), rollout_tokens=2, rollout_turns=2):
+    """Two actions, the second and the fourth of four tokens."""
+    columns = {"behaviour": [-1.0, -2.0], "advantage": [-1.0, 0.5]}
+    mask = [False, True, False, True]
+    return Sample(rollout_id, rollout_tokens, rollout_turns, [1, 2, 3, 4], mask, list(turns), list(versions), columns)
+
+
+SHORT = Sample("s", 1, 1, [7, 8], [False, True], [0], [3], {"behaviour": [-0.5], "advantage": [0.25]})
+
+
 def test_collate_by_hand():
-    short = Sample(TokenSequence([7, 8], [False, True], [0.0, -0.5], [-1, 3]), advantage=0.25)
-    long = Sample(
-        TokenSequence([1, 2, 3, 4], [False, True, False, True], [0.0, -1.0, 0.0, -2.0], [-1, 2, -1, 3]), advantage=-1.0
-    )
-    batch = collate([long, short], num_rollouts=5)
+    batch = collate([make_sample(), SHORT], ["behaviour", "advantage"], "rollout", Size(5, 20))
     assert batch.input_ids_BT.tolist() == [[1, 2, 3, 4], [7, 8, 0, 0]]
     assert batch.rows_N.tolist() == [0, 0, 1]
     assert batch.positions_N.tolist() == [0, 2, 0]
     assert batch.targets_N.tolist() == [2, 4, 8]
-    assert batch.behaviour_logprobs_N.tolist() == [-1.0, -2.0, -0.5]
-    assert batch.proximal_logprobs_N.tolist() == [-1.0, -2.0, -0.5]
-    assert batch.advantages_N.tolist() == [-1.0, -1.0, 0.25]
+    assert batch.columns_N["behaviour"].tolist() == [-1.0, -2.0, -0.5]
+    assert batch.columns_N["advantage"].tolist() == [-1.0, 0.5, 0.25]
     assert batch.weights_N.tolist() == pytest.approx([0.1, 0.1, 0.2])
     assert batch.versions_N.tolist() == [2, 3, 3]
+    assert batch.turns_N.tolist() == [0, 1, 2]
     assert batch.num_tokens == 6
 
 
-def test_recomputed_logprobs_take_the_place_of_those_sampled_with_in_the_ratio_only():
-    sequence = TokenSequence([1, 2, 3, 4], [False, True, False, True], [0.0, -1.0, 0.0, -2.0], [-1, 2, -1, 3])
-    batch = collate([Sample(sequence, 1.0, proximal_logprobs=[-1.5, -2.5])], num_rollouts=1)
-    assert batch.behaviour_logprobs_N.tolist() == [-1.0, -2.0]
-    assert batch.proximal_logprobs_N.tolist() == [-1.5, -2.5]
+def test_a_column_that_no_one_gave_is_an_error():
+    with pytest.raises(KeyError, match="return"):
+        collate([SHORT], ["return"], "rollout", Size(1, 1))
+
+
+def test_sums_by_turn_and_by_trajectory_by_hand():
+    batch = collate([make_sample(turns=(0, 0)), SHORT, make_sample()], [], "rollout", Size(3, 5))
+    values_N = torch.tensor([1.0, 2.0, 4.0, 8.0, 16.0], requires_grad=True)
+    assert batch.sum_by(values_N, "turn").tolist() == [3, 3, 4, 8, 16]
+    assert batch.sum_by(values_N, "trajectory").tolist() == [3, 3, 4, 24, 24]
+    batch.sum_by(values_N, "trajectory").sum().backward()
+    assert values_N.grad.tolist() == [2, 2, 1, 2, 2]
+
+
+def test_weights_of_every_average_by_hand():
+    # A rollout of two samples: two tokens in turns 0 and 1, three in turn 2; and one of a single token.
+    first = make_sample("a", rollout_tokens=5, rollout_turns=3)
+    second = Sample("a", 5, 3, [9, 1, 2, 3], [False, True, True, True], [2] * 3, [1] * 3)
+    samples, size = [first, second, SHORT], size_of([first, second, SHORT], [0, 1, 2])
+    assert size == Size(2, 6)
+    weights = {average: [token_weights(s, average, size) for s in samples] for average in ("rollout", "turn", "token")}
+    assert weights["rollout"] == [[1 / 10] * 2, [1 / 10] * 3, [1 / 2]]
+    assert weights["turn"] == [[1 / 6] * 2, [pytest.approx(1 / 18)] * 3, [1 / 2]]
+    assert weights["token"] == [[1 / 6] * 2, [1 / 6] * 3, [1 / 6]]
+
+
+def test_samples_of_a_rollout_stay_together():
+    samples = [make_sample("b"), make_sample("a"), make_sample("b"), make_sample("c")]
+    assert by_rollout(samples) == [[0, 2], [1], [3]]
 
 
 def test_dummy_weighs_nothing():
-    batch = collate([], num_rollouts=5)
+    batch = collate([], ["behaviour", "return"], "rollout", Size(5, 10))
     assert batch.num_tokens == 0
     assert torch.count_nonzero(batch.weights_N) == 0
+    assert batch.columns_N.keys() == {"behaviour", "return"}
+    assert batch.sum_by(batch.weights_N, "turn").tolist() == [0]

@@ -6,8 +6,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from loop_rl.algorithms.aggregation import Size
 from loop_rl.config.base import ConfigError
-from loop_rl.data.samples import Sample, TokenSequence
+from loop_rl.data.samples import Sample
 from loop_rl.training.batching import collate
 from loop_rl.training.sequence_parallel import require_divisible_heads, shard
 
@@ -16,19 +17,20 @@ masks = st.lists(st.booleans(), min_size=1, max_size=30).map(lambda mask: [False
 
 def sample(mask):
     """Each token's id is its place + 1, its log-probability minus its place."""
-    places = range(len(mask))
-    sequence = TokenSequence(
-        [place + 1 for place in places],
-        mask,
-        [-float(place) for place in places],
-        [place if is_action else -1 for place, is_action in zip(places, mask, strict=True)],
+    actions = [place for place, is_action in enumerate(mask) if is_action]
+    columns = {"behaviour": [-float(place) for place in actions]}
+    return Sample(
+        "r", len(actions), 1, [place + 1 for place in range(len(mask))], mask, [0] * len(actions), actions, columns
     )
-    return Sample(sequence, advantage=1.0)
+
+
+def whole_batch(samples):
+    return collate(samples, ["behaviour"], "rollout", Size(5, 100))
 
 
 @given(st.lists(masks, min_size=1, max_size=3), st.sampled_from([1, 2, 3, 4, 8]))
 def test_pieces_have_every_action_token_once_at_the_column_that_predicts_it(row_masks, size):
-    whole = collate([sample(mask) for mask in row_masks], num_rollouts=len(row_masks))
+    whole = whole_batch([sample(mask) for mask in row_masks])
     pieces = [shard(whole, index, size) for index in range(size)]
     assert len({piece.input_ids_BT.shape for piece in pieces}) == 1
     columns = torch.cat([piece.input_ids_BT for piece in pieces], dim=1)
@@ -40,7 +42,7 @@ def test_pieces_have_every_action_token_once_at_the_column_that_predicts_it(row_
             row, column = piece.rows_N[n].item(), piece.positions_N[n].item()
             assert piece.input_ids_BT[row, column].item() == target - 1  # the token before the target
             assert piece.first_position + column == target - 2
-            assert piece.behaviour_logprobs_N[n].item() == piece.proximal_logprobs_N[n].item() == 1 - target
+            assert piece.columns_N["behaviour"][n].item() == 1 - target
             assert piece.versions_N[n].item() == target - 1
             found.append((row, target, piece.weights_N[n].item()))
     expected = zip(whole.rows_N.tolist(), whole.targets_N.tolist(), whole.weights_N.tolist(), strict=True)
@@ -48,7 +50,7 @@ def test_pieces_have_every_action_token_once_at_the_column_that_predicts_it(row_
 
 
 def test_a_piece_of_a_dummy_is_a_dummy():
-    pieces = [shard(collate([], num_rollouts=5), index, 4) for index in range(4)]
+    pieces = [shard(whole_batch([]), index, 4) for index in range(4)]
     assert all(torch.count_nonzero(piece.weights_N) == 0 and piece.lengths == [] for piece in pieces)
     assert {piece.input_ids_BT.shape for piece in pieces} == {(1, 1)}
 

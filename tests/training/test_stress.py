@@ -4,9 +4,8 @@ import pytest
 import tiny
 import trainer_ranks
 
-from loop_rl.data.samples import Sample
 from loop_rl.training.batching import plan_microbatches
-from loop_rl.training.stress import longest_rollout, microbatch_rollouts
+from loop_rl.training.stress import longest_sample, microbatch_rollouts
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +45,7 @@ def test_too_little_memory_is_one_line_that_names_the_settings(tmp_path):
 def test_no_microbatch_of_training_is_larger():
     config = tiny.make_config("model", max_context_tokens=100, max_tokens_per_microbatch=350)
     assert microbatch_rollouts(config) == 3
-    longest = Sample(longest_rollout(config), advantage=0.0)
+    longest = longest_sample(config, ["advantage"])
     assert longest.num_tokens == 100
     plan = plan_microbatches([longest.num_tokens] * 3, 1, config.trainer.max_tokens_per_microbatch)
     assert plan == [[[0, 1, 2]]]

@@ -47,7 +47,7 @@ def reference_update(updates):
     """reference_update(settings) -> metrics, last epoch's token values and trained weights of the plain implementation, from the same start."""
     done = {}
 
-    def update(model="model", **settings):
+    def update(model="model", window=False, **settings):
         config = tiny.make_config(updates / model, **settings)
         args = reference.Args(
             learning_rate=config.trainer.learning_rate,
@@ -61,13 +61,15 @@ def reference_update(updates):
             seed=config.seed,
             ratio_to=config.algorithm.ratio_to,
             max_importance_weight=config.algorithm.max_importance_weight,
+            ratio=config.algorithm.ratio,
+            average=config.algorithm.average,
         )
-        key = model, config.model.lora, str(args)
+        key = model, window, config.model.lora, str(args)
         if key not in done:
             llm = AutoModelForCausalLM.from_pretrained(updates / model, dtype=torch.float32)
             if config.model.lora:
                 llm = PeftModel.from_pretrained(llm, updates / "zero2-1" / "before", is_trainable=True)
-            metrics, tokens = reference.loop_update(llm, tiny.make_groups(4), iteration=0, args=args)
+            metrics, tokens = reference.loop_update(llm, tiny.make_groups(4, window=window), iteration=0, args=args)
             weights = {name: p.detach() for name, p in llm.named_parameters() if p.requires_grad}
             weights = {name.replace(".default", ""): weight for name, weight in weights.items()}
             done[key] = metrics, tokens, weights
@@ -94,10 +96,10 @@ def test_weights_metrics_and_token_values_equal_the_reference(updates, reference
     for name, expected in expected_metrics.items():
         assert metrics[name] == pytest.approx(expected, rel=2e-5), name
     tokens = json.loads((updates / f"{case}-{num_ranks}" / "tokens.json").read_text())
-    assert tokens.keys() == {str(index) for index in expected_tokens}
-    for index, expected in expected_tokens.items():
+    assert tokens.keys() == expected_tokens.keys()
+    for rollout_id, expected in expected_tokens.items():
         for name in ("logprobs", "entropies"):
-            assert tokens[str(index)][name] == pytest.approx(expected[name], rel=2e-5, abs=1e-4)
+            assert tokens[rollout_id][name] == pytest.approx(expected[name], rel=2e-5, abs=1e-4)
     before = weights_of(updates / f"{case}-{num_ranks}" / "before")
     assert weights.keys() == expected_weights.keys() == before.keys()
     for name, weight in weights.items():
@@ -163,13 +165,12 @@ def test_a_whole_model_is_what_transformers_writes_and_gives_the_trainers_logpro
     folder = updates / f"{case}-{num_ranks}"
     model = AutoModelForCausalLM.from_pretrained(folder / "after")
     assert model.dtype == torch.float32
-    rollouts, _ = tiny.with_advantages(tiny.make_groups(4))
-    for rollout, ours in zip(rollouts, json.loads((folder / "logprobs.json").read_text()), strict=True):
-        sequence = rollout.flatten()
+    samples = tiny.samples_of(tiny.kept(tiny.make_groups(4)))
+    for sample, ours in zip(samples, json.loads((folder / "logprobs.json").read_text()), strict=True):
         with torch.no_grad():
-            distributions = torch.log_softmax(model(torch.tensor([sequence.token_ids])).logits[0], dim=-1)
-        positions = [t for t, is_action in enumerate(sequence.action_mask) if is_action]
-        expected = [distributions[t - 1, sequence.token_ids[t]].item() for t in positions]
+            distributions = torch.log_softmax(model(torch.tensor([sample.token_ids])).logits[0], dim=-1)
+        positions = [t for t, is_action in enumerate(sample.action_mask) if is_action]
+        expected = [distributions[t - 1, sample.token_ids[t]].item() for t in positions]
         assert ours == pytest.approx(expected, abs=1e-5)
 
     model.save_pretrained(tmp_path)

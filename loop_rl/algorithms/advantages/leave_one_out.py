@@ -1,23 +1,31 @@
-"""Advantages of the K rollouts of one task, and the filter that drops rollouts that teach nothing.
-
-An advantage estimator is a function from the K rewards of a group to its K advantages; another one is another function
-in this file.
-"""
+"""LOOP's advantage: each rollout is compared with the others of its task."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from loop_rl.algorithms.protocols import AdvantageEstimator
+from loop_rl.data.rollout import Rollout
+from loop_rl.data.samples import Column
+
+
+class Advantage(AdvantageEstimator):
+    """One number for all tokens of a rollout."""
+
+    def __call__(self, rollouts_K: Sequence[Rollout]) -> list[dict[str, Column]]:
+        rewards_K = [rollout.reward for rollout in rollouts_K]
+        return [{"advantage": advantage} for advantage in leave_one_out(rewards_K)]
+
 
 def leave_one_out(rewards_K: Sequence[float]) -> list[float]:
-    """A_k = R_k - mean of R_j over j != k: each rollout is compared with the other K-1 of its task.
+    """A_k = R_k - mean of R_j over j != k.
 
     LOOP, arXiv 2502.01600, Algorithm 1; the estimator is that of RLOO (arXiv 2402.14740). It equals
     K / (K - 1) * (R_k - mean R), so the K advantages sum to zero; unlike GRPO's it is not divided by the group's
     standard deviation.
 
     Args:
-        rewards_K: episode rewards in [0, 1].
+        rewards_K: episode rewards, of AppWorld in [0, 1].
 
     Raises:
         ValueError: K < 2, so there is nothing to compare with.

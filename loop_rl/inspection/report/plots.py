@@ -14,6 +14,7 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from loop_rl.config.settings import AlgorithmConfig
 from loop_rl.environments.appworld.behaviour import ROWS, Behaviour
 from loop_rl.inspection.inert import inert
 from loop_rl.inspection.report.run_data import BINS, RunData, Tally
@@ -119,12 +120,17 @@ def distributions(run: RunData) -> go.Figure:
     figure.update_xaxes(type="log", tickvals=ratios, row=2, col=2)
     figure.update_yaxes(type="log", tickformat=None, dtick=1, exponentformat="power", row=2, col=2)
     figure.update_xaxes(type="log", dtick=1, exponentformat="power", row=2, col=3)
-    epsilon = run.config.algorithm.clip_epsilon
     line = {"dash": "dot", "width": 1.5, "color": COLOURS[3]}
-    for edge in (1 - epsilon, 1 + epsilon):
+    for edge in clip_range(run.config.algorithm):
         figure.add_shape(type="line", x0=edge, x1=edge, xref="x5", y0=0, y1=1, yref="y5 domain", line=line)
     figure.update_layout(barmode="group")
     return _finished(figure, 560, legend=True)
+
+
+def clip_range(algorithm: AlgorithmConfig) -> tuple[float, ...]:
+    """Lowest and highest importance ratio that is not clipped; empty where the objective clips nothing."""
+    epsilon = getattr(algorithm, "clip_epsilon", None)
+    return (1 - epsilon, 1 + epsilon) if epsilon else ()
 
 
 def scenario_map(run: RunData) -> go.Figure:

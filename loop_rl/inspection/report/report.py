@@ -130,7 +130,7 @@ def _describe(index: int, run: RunData) -> dict[str, Any]:
         "scenario_results": _scenario_rows(own) if own else [],
         "split": config.evaluation.split,
         "examples": [(f"version {e.version}", _example(e)) for e in own or () if e and e.giving_up],
-        "clip": (1 - config.algorithm.clip_epsilon, 1 + config.algorithm.clip_epsilon),
+        "clip": plots.clip_range(config.algorithm),
         "process_time": _process_time(run),
         "rollout_time": _rollout_time(run),
         "sampling_time": _sampling_time(run),

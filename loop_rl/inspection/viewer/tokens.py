@@ -89,8 +89,9 @@ class Scale:
 def scales(algorithm: AlgorithmConfig) -> list[Scale]:
     """The four scales. They are the same for every rollout of a run, so that two can be compared by eye; the middle of
     the advantage's is what the filter drops, that of the ratio ends where clipping begins."""
-    clip = algorithm.clip_epsilon
-    above = sorted((max(algorithm.min_abs_advantage, 1e-6), 0.1, 0.25, 0.5))
+    # An objective or a filter of another kind has no such settings.
+    clip, dropped = getattr(algorithm, "clip_epsilon", 0.1), getattr(algorithm, "min_abs_advantage", 0.01)
+    above = sorted((max(dropped, 1e-6), 0.1, 0.25, 0.5))
     ratios = (1 - 4 * clip, 1 - 2 * clip, 1 - clip, 1 - clip / 10, 1 + clip / 10, 1 + clip, 1 + 2 * clip, 1 + 4 * clip)
     logprobs = tuple(math.log(p) for p in (0.001, 0.01, 0.1, 0.5, 0.9, 0.99))
     return [
@@ -113,17 +114,21 @@ class Token:
 
 
 def describe_tokens(
-    rollout: Rollout, update: RolloutUpdate | str, decoder: Tokenizer, scales: Sequence[Scale]
+    rollout: Rollout,
+    update: RolloutUpdate | str,
+    algorithm: AlgorithmConfig,
+    decoder: Tokenizer,
+    scales: Sequence[Scale],
 ) -> list[list[Token]]:
     """The tokens of each turn."""
-    trained = isinstance(update, RolloutUpdate) and not why_missing(rollout, update, 0.0)
+    trained = isinstance(update, RolloutUpdate) and not why_missing(rollout, update, algorithm)
     turns, position = [], 0
     for turn in rollout.turns:
         tokens = []
         for t, text in enumerate(pieces(decoder, turn.action_ids)):
             values = {"logprob": turn.logprobs[t]}
             if isinstance(update, RolloutUpdate):
-                values["advantage"] = update.advantage
+                values["advantage"] = update.advantages[position + t] if update.advantages else update.advantage
             if trained:
                 values["entropy"] = update.entropies[position + t]
                 # A float32 difference of log-probabilities may be large where the two disagree wholly.
@@ -138,14 +143,19 @@ def describe_tokens(
     return turns
 
 
-def why_missing(rollout: Rollout, update: RolloutUpdate | str, min_abs_advantage: float) -> str:
+def why_missing(rollout: Rollout, update: RolloutUpdate | str, algorithm: AlgorithmConfig) -> str:
     """Why importance ratio and entropy are not known; empty when they are."""
     if isinstance(update, str):
         return update
     if not rollout.num_action_tokens:
         return "not trained on: no action tokens"
     if not update.trained:
-        return f"not trained on: |advantage| {abs(update.advantage):.3g} is below algorithm.min_abs_advantage {min_abs_advantage:g}"
+        if algorithm.filter != "informative":
+            return f"not trained on: left out by algorithm.filter {algorithm.filter}"
+        return (
+            f"not trained on: |advantage| {abs(update.advantage):.3g} is below algorithm.min_abs_advantage "
+            f"{algorithm.min_abs_advantage:g}"
+        )
     if not len(update.logprobs) == len(update.entropies) == rollout.num_action_tokens:
         return (
             f"the trainer's file has values of {len(update.logprobs)} tokens, the rollout {rollout.num_action_tokens}: "

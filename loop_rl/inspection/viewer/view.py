@@ -140,7 +140,7 @@ class Viewer:
         prompt, turns, no_tokens = "", [], ""
         try:
             decoder = load_decoder(self._config.model.path)
-            turns = describe_tokens(rollout, update, decoder, self._scales)
+            turns = describe_tokens(rollout, update, self._config.algorithm, decoder, self._scales)
             if rollout.turns:
                 prompt = decoder.decode(rollout.turns[0].context_ids, skip_special_tokens=False)
         except NoTokenizer as error:
@@ -155,7 +155,7 @@ class Viewer:
             prompt=prompt,
             tokens=turns,
             no_tokens=no_tokens,
-            why_missing=why_missing(rollout, update, self._config.algorithm.min_abs_advantage),
+            why_missing=why_missing(rollout, update, self._config.algorithm),
             scales=self._scales,
             before=before,
             after=after,

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from appworld_tasks.scoring import ScoringError
 from loop_rl.agents.episode import Job
-from loop_rl.config.parts import load_part
+from loop_rl.config.parts import load
 from loop_rl.config.settings import Config
 from loop_rl.data.rollout import EndReason, Rollout
 from loop_rl.environments.protocol import Task
@@ -74,7 +74,7 @@ class Dispatcher:
         self._tasks = sorted(tasks, key=lambda task: task.task_id)
         self._newest_version = newest_version
         self._waiting = waiting
-        self._curriculum = load_part("sampler.curriculum", config.sampler.curriculum)
+        self._curriculum = load("sampler.curriculum", config.sampler.curriculum)
         self._changed = asyncio.Event()
         self._store = RolloutStore(run)
         self.num_assigned = self._store.num_assigned

@@ -1,0 +1,1 @@
+"""Filters: which rollouts are trained on. `algorithm.filter` names one."""

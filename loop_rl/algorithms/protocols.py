@@ -1,0 +1,92 @@
+"""What a way of learning is made of: an advantage, a filter, an objective. Each is named in the config's `algorithm` section.
+
+Ours lie in a file each under advantages/, filters/ and objectives/, as a class `Advantage`, `Filter` or `Objective`; one from
+outside is named `module:Class`. A part is made from the `algorithm` section, which holds the fields of the `Settings` beside
+it in its file, if there are any.
+
+Shapes: K rollouts of a group, N action tokens of a micro-batch.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+from loop_rl.data.rollout import Rollout
+from loop_rl.data.samples import Column
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Columns = Mapping[str, Column]
+"""What is known of a rollout's action tokens, by name."""
+
+
+class Batch(Protocol):
+    """What an objective sees of a micro-batch."""
+
+    columns_N: Mapping[str, Tensor]
+    """float32, by name; those that the objective `reads`."""
+
+    def sum_by(self, values_N: Tensor, level: str) -> Tensor:
+        """[N], for each token the sum over its "turn" or "trajectory", with gradient."""
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What an objective makes of a micro-batch; every tensor is [N]."""
+
+    objective_N: Tensor
+    """What is maximised; carries the gradient. The loss is minus its sum, weighted as `algorithm.average` says."""
+    means: Mapping[str, Tensor] = field(default_factory=dict)
+    """Figures by their names in metrics.jsonl, to be averaged over tokens."""
+    maxima: Mapping[str, Tensor] = field(default_factory=dict)
+    """Figures of which the largest counts."""
+    shown: Mapping[str, Tensor] = field(default_factory=dict)
+    """For whoever reads a rollout token by token (`loop_rl debug-loss`)."""
+
+
+class Part:
+    """settings: the `algorithm` section."""
+
+    def __init__(self, settings: Any) -> None:
+        self.settings = settings
+
+
+class AdvantageEstimator(Part, ABC):
+    """Gives every rollout of a group its advantage."""
+
+    gives: frozenset[str] = frozenset({"advantage"})
+    """Names of the columns."""
+
+    @abstractmethod
+    def __call__(self, rollouts_K: Sequence[Rollout]) -> list[dict[str, Column]]:
+        """The columns of each rollout: a float where one number holds for all its action tokens, or a number for each."""
+
+
+class RolloutFilter(Part, ABC):
+    """Decides which rollouts are trained on."""
+
+    @abstractmethod
+    def __call__(self, rollout: Rollout, columns: Columns) -> bool:
+        """Whether this one is. columns: its advantage."""
+
+
+class Objective(Part, ABC):
+    """Turns log-probabilities into what is maximised."""
+
+    @property
+    def reads(self) -> frozenset[str]:
+        """Columns that it needs: "behaviour", the log-probability that a token was sampled with; "recomputed", the one under
+        the policy that the iteration starts from, which the trainer computes where it is asked for; and the estimator's."""
+        return frozenset({"advantage"})
+
+    @abstractmethod
+    def __call__(self, logprobs_N: Tensor, batch: Batch) -> Terms:
+        """logprobs_N: log-probabilities of the action tokens under the policy being trained, float32, with gradient."""
+
+    def describe(self, columns_M: Mapping[str, Tensor]) -> dict[str, float]:
+        """Figures of an iteration's M action tokens that are known before its first step."""
+        return {}

@@ -1,0 +1,26 @@
+"""The importance ratio of a token, of its whole turn, or of its whole trajectory."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from loop_rl.algorithms.protocols import Batch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Level = Literal["token", "turn", "trajectory"]
+
+
+def log_ratio(logprobs_N: Tensor, reference_N: Tensor, level: Level, batch: Batch) -> Tensor:
+    """[N], for each token log of prod r_t over the tokens t of its `level`, r_t = exp(logprobs - reference).
+
+    LOOP, arXiv 2502.01600, section 4 and figure 2: the ratio of a turn or trajectory is the product of those of its
+    tokens, and all of these share it, and one decision of the clip.
+
+    Args:
+        logprobs_N: under the policy being trained, float32, with gradient.
+        reference_N: under the policy that the ratio is to, float32.
+    """
+    log_ratio_N = logprobs_N - reference_N
+    return log_ratio_N if level == "token" else batch.sum_by(log_ratio_N, level)
