@@ -18,7 +18,7 @@ from pathlib import Path
 
 from loop_rl.config.base import ConfigError
 from loop_rl.config.load import load_config
-from loop_rl.config.parts import ADVANTAGE, FILTER, OBJECTIVE, make_part
+from loop_rl.config.parts import ADVANTAGE, ENVIRONMENT, FILTER, OBJECTIVE, find_part, make_part
 from loop_rl.config.settings import Config
 from loop_rl.data.rollout import Group
 from loop_rl.machine.processes import die_with_parent
@@ -46,6 +46,7 @@ def train(run: RunDir, config: Config) -> None:
     estimate_advantages = make_part(ADVANTAGE, config)
     is_kept = make_part(FILTER, config)
     objective = make_part(OBJECTIVE, config)
+    own_ends = find_part(ENVIRONMENT, config.tasks.environment).end_reasons
     trainer = Trainer(config)
     if trainer.is_main:
         run.write_status("trainer", phase="stress step", iteration=0, done=0, total=1)
@@ -85,7 +86,7 @@ def train(run: RunDir, config: Config) -> None:
             write_updates(run.update_file(iteration), advantages, update.tokens)
             times = {"time/wait_s": waiting.seconds, "time/train_s": training.seconds, "time/publish_s": publish_s}
             policy = {f"policy/{name}": value for name, value in update.figures.items()}
-            sampled = describe_groups(groups, iteration, num_kept, config.sampler.max_staleness)
+            sampled = describe_groups(groups, iteration, num_kept, config.sampler.max_staleness, own_ends)
             left_out = describe_left_out(groups, read_dropped(run, iteration))
             metrics.write(iteration, sampled | left_out | policy | times)
         with timeline.span("publishing", iteration) as publishing:

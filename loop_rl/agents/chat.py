@@ -14,16 +14,15 @@ ordinary ones: a REPL that prints `<|im_end|>` cannot end its own turn.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from loop_rl.config.settings import AgentConfig
 from loop_rl.data.messages import Message
-from loop_rl.environments.appworld.prompts import build_prompt
-from loop_rl.environments.protocol import Task
 
-# Longer REPL output loses its middle before tokenisation: a 5 MB print would take seconds to encode. Tokens average
+# Longer an observation loses its middle before tokenisation: a 5 MB print would take seconds to encode. Tokens average
 # 2-4 characters, so the cut by tokens still decides in practice.
 _MAX_CHARS_PER_TOKEN = 16
 
@@ -61,7 +60,7 @@ def load_tokenizer(path: str) -> Any:
 
 
 @dataclass(frozen=True)
-class Observation:
+class Shown:
     """An observation as it is appended to the conversation."""
 
     token_ids: list[int]
@@ -71,8 +70,7 @@ class Observation:
 class Chat:
     """Turns the conversations of one model into tokens. Holds no state of any conversation.
 
-    prompt_style: see `loop_rl.environments.appworld.prompts`.
-    max_observation_tokens: longer REPL output is cut to this.
+    max_observation_tokens: longer an observation is cut to this.
 
     Raises:
         ChatError: the chat template cannot be used turn by turn.
@@ -81,9 +79,8 @@ class Chat:
     end_of_turn_id: int
     """Special token that ends an action; the policy stops at it."""
 
-    def __init__(self, tokenizer: Any, prompt_style: str, max_observation_tokens: int) -> None:
+    def __init__(self, tokenizer: Any, max_observation_tokens: int) -> None:
         self.tokenizer = tokenizer
-        self._prompt_style = prompt_style
         self._max_observation_tokens = max_observation_tokens
         self._name = getattr(tokenizer, "name_or_path", "") or "tokenizer"
         user, action, observation = "FIRSTUSER", "ANACTION", "ANOBSERVATION"
@@ -110,11 +107,10 @@ class Chat:
     @classmethod
     def from_pretrained(cls, path: str, agent: AgentConfig) -> Chat:
         """The chat of the model under `path` with the settings of `agent`. Raises ChatError."""
-        return cls(load_tokenizer(path), agent.prompt, agent.max_observation_tokens)
+        return cls(load_tokenizer(path), agent.max_observation_tokens)
 
-    def first_turn(self, task: Task) -> list[int]:
-        """Tokens of the prompt for a task: all messages, then the generation prompt."""
-        messages = build_prompt(self._prompt_style, task)
+    def first_turn(self, messages: Sequence[Message]) -> list[int]:
+        """Tokens of the messages before the first action, then the generation prompt."""
         markers = [f"MESSAGE{index}CONTENT" for index in range(len(messages))]
         rendered = self._render([_message(m["role"], marker) for m, marker in zip(messages, markers, strict=True)])
         ids: list[int] = []
@@ -125,7 +121,7 @@ class Chat:
             ids += self._encode_template(before) + self.encode(message["content"])
         return ids + self._encode_template(rendered)
 
-    def next_turn(self, observation: Observation, last_action_id: int) -> list[int]:
+    def next_turn(self, observation: Shown, last_action_id: int) -> list[int]:
         """Tokens between an action and the next one.
 
         `last_action_id` is the last token that the policy sampled: when the action was cut short, the end-of-turn
@@ -134,8 +130,8 @@ class Chat:
         closing = [] if last_action_id == self.end_of_turn_id else [self.end_of_turn_id]
         return closing + self._before_observation + observation.token_ids + self._after_observation
 
-    def observation(self, output: str) -> Observation:
-        """Encode REPL output; of a longer one head and tail are kept around a line that says what is missing.
+    def observation(self, output: str) -> Shown:
+        """Encode an observation; of a longer one head and tail are kept around a line that says what is missing.
 
         Never more than `max_observation_tokens` tokens. Where not even the line fits, only the head is kept.
         """
@@ -144,7 +140,7 @@ class Chat:
         head_text, tail_text = (output, "") if len(output) <= 2 * edge else (output[:edge], output[-edge:])
         ids = self.encode(head_text)
         if not tail_text and len(ids) <= max_tokens:
-            return Observation(ids, output)
+            return Shown(ids, output)
         tail = self.encode(tail_text) if tail_text else ids
         # The line's length in tokens varies with its digits, hence the loop; it runs once or twice.
         kept = max_tokens - len(self.encode(_cut_line(len(output))))
@@ -153,9 +149,9 @@ class Chat:
             shown = len(self.decode(head_kept)) + len(self.decode(tail_kept))
             result = head_kept + self.encode(_cut_line(max(len(output) - shown, 0))) + tail_kept
             if len(result) <= max_tokens:
-                return Observation(result, self.decode(result))
+                return Shown(result, self.decode(result))
             kept -= len(result) - max_tokens
-        return Observation(ids[:max_tokens], self.decode(ids[:max_tokens]))
+        return Shown(ids[:max_tokens], self.decode(ids[:max_tokens]))
 
     def encode(self, text: str) -> list[int]:
         """Encode contents: special tokens written out in `text` become ordinary tokens."""
@@ -175,7 +171,7 @@ class Chat:
     def _encode_template(self, text: str) -> list[int]:
         return self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=False) if text else []
 
-    def _render(self, messages: list[Message]) -> str:
+    def _render(self, messages: Sequence[Message]) -> str:
         # Hybrid reasoning models (Qwen3) are asked not to think in a hidden block: the thoughts of a ReAct agent stand
         # in its turn, and templates delete hidden ones from the history. Other templates ignore the setting.
         return self.tokenizer.apply_chat_template(

@@ -1,12 +1,9 @@
-"""One episode: a ReAct agent writes one code block a turn, reads what it printed, and goes on.
+"""One episode: the policy writes an action, the environment carries it out and answers, until one of them ends it.
 
-    async with environment.episode(task, experiment_name, keep_outputs=False) as episode:
-        rollout = await run_episode(...)
+    rollout = await run_episode(job, environment, Agent.training(policy, chat, config.agent))
 
-An action is all the policy writes up to its end-of-turn token. Its first closed ```python block is run; the text
-around it is thought. How an episode ends is one of `EndReason`; every end but a lost worker is scored by the state that
-the world is in, so half-done tasks count too. Left out on purpose: answers in natural language (a turn without code
-ends the episode) and any repair of malformed code.
+An action is all that the policy writes up to its end-of-turn token; what in it is carried out, and what happens when there
+is nothing to carry out, is the environment's business. Every end but a lost world is scored, so half-done tasks count too.
 """
 
 from __future__ import annotations
@@ -16,43 +13,37 @@ import random
 import time
 from dataclasses import dataclass, field
 
-from appworld_tasks.pool import SERVER_LOST, WorkerLost
-from appworld_tasks.scoring import ScoringError
 from loop_rl.agents.chat import Chat
-from loop_rl.agents.policy import Policy
+from loop_rl.agents.context import Context, WholeHistory
+from loop_rl.agents.policy import ContextFull, Policy
 from loop_rl.config.settings import AgentConfig
-from loop_rl.data.rollout import EndReason, Rollout, Turn
-from loop_rl.environments.appworld.actions import extract_code
-from loop_rl.environments.protocol import Environment, Episode, Score, Task
+from loop_rl.data.rollout import Ending, EndReason, Rollout, Turn
+from loop_rl.environments.protocol import Environment, Episode, EpisodeLost, Score, ScoringError, Step, Task
 
 _NUM_ATTEMPTS = 3
 
 
 @dataclass(frozen=True)
-class EpisodeSettings:
-    """How episodes are run; limits as in `loop_rl.config.settings.AgentConfig`."""
+class Agent:
+    """Who acts: a policy, how it reads, and its limits."""
 
+    policy: Policy
+    chat: Chat
+    limits: AgentConfig
     max_turns: int
-    max_new_tokens: int
-    max_context_tokens: int
     temperature: float
-    time_limit_s: float
-    version: int | None
+    version: int | None = None
     """Policy version that answers; None is the newest at each turn."""
 
     @classmethod
-    def training(cls, agent: AgentConfig) -> EpisodeSettings:
+    def training(cls, policy: Policy, chat: Chat, limits: AgentConfig) -> Agent:
         """Every turn by the newest policy."""
-        return cls._of(agent, agent.max_turns, agent.temperature, version=None)
+        return cls(policy, chat, limits, limits.max_turns, limits.temperature)
 
     @classmethod
-    def evaluation(cls, agent: AgentConfig, temperature: float, version: int) -> EpisodeSettings:
+    def evaluation(cls, policy: Policy, chat: Chat, limits: AgentConfig, temperature: float, version: int) -> Agent:
         """Every turn by one policy version."""
-        return cls._of(agent, agent.max_eval_turns, temperature, version)
-
-    @classmethod
-    def _of(cls, agent: AgentConfig, max_turns: int, temperature: float, version: int | None) -> EpisodeSettings:
-        return cls(max_turns, agent.max_new_tokens, agent.max_context_tokens, temperature, agent.time_limit_s, version)
+        return cls(policy, chat, limits, limits.max_eval_turns, temperature, version)
 
 
 @dataclass(frozen=True)
@@ -61,7 +52,8 @@ class Job:
 
     task: Task
     rollout_id: str
-    experiment_name: str
+    outputs_name: str
+    """Under which the environment may keep what the episode leaves behind."""
     seed: int
     """Every request of the episode gets a seed of its own made from this one."""
     group_id: int
@@ -71,27 +63,12 @@ class Job:
     """Once set, the episode ends before its next turn, as CUT_OFF."""
 
 
-@dataclass
-class _Clock:
-    """Seconds that an episode has waited for each side."""
-
-    generation_s: float = 0.0
-    environment_s: float = 0.0
-
-
-async def run_job(
-    job: Job,
-    environment: Environment,
-    policy: Policy,
-    chat: Chat,
-    settings: EpisodeSettings,
-    keep_outputs: bool = False,
-) -> Rollout:
+async def run_episode(job: Job, environment: Environment, agent: Agent, keep_outputs: bool = False) -> Rollout:
     """Run one episode and score it.
 
-    A worker that is lost, even before the first turn, costs this episode only: it ends as WORKER_LOST with reward 0.
-    An episode that cannot be scored, or is lost with the whole fork server, is run again, as nothing is known about how
-    good it was; one that is lost so each time scores 0, because it may be what ends the server.
+    A world that is lost, even before the first turn, costs this episode only: it ends as WORKER_LOST with reward 0.
+    An episode that cannot be scored, or is lost in a way that says nothing about it, is run again; one that is lost so
+    each time scores 0, because it may be what ends the others.
 
     Raises:
         PolicyError: the policy does not answer.
@@ -99,118 +76,129 @@ async def run_job(
     """
     for attempt in range(_NUM_ATTEMPTS):
         try:
-            return await _run_once(job, attempt, environment, policy, chat, settings, keep_outputs)
-        except (ScoringError, WorkerLost) as error:
+            return await _Recorder(job, agent, attempt).run(environment, keep_outputs)
+        except (ScoringError, EpisodeLost) as error:
             last_error = error
     raise last_error
 
 
-async def _run_once(
-    job: Job,
-    attempt: int,
-    environment: Environment,
-    policy: Policy,
-    chat: Chat,
-    settings: EpisodeSettings,
-    keep_outputs: bool,
-) -> Rollout:
-    started_at, started, clock = time.time(), time.monotonic(), _Clock()
-    turns: list[Turn] = []
-    score: Score | None = None
-    failures: tuple[str, ...] = ()
-    try:
-        async with environment.episode(job.task, job.experiment_name, keep_outputs) as episode:
-            clock.environment_s += time.monotonic() - started
-            # The limit starts when the world is there: the wait for a free worker is not the agent's.
-            end_reason = await _act(job, attempt, episode, policy, chat, settings, turns, clock)
-            before = time.monotonic()
-            score = await episode.score()
-            clock.environment_s += time.monotonic() - before
-            if score.tampered:
-                end_reason = EndReason.TAMPERED
-    except WorkerLost as lost:
-        if lost.reason == SERVER_LOST and attempt + 1 < _NUM_ATTEMPTS:
-            raise
-        end_reason, failures = EndReason.WORKER_LOST, (f"worker lost: {lost}",)
-        clock.environment_s = time.monotonic() - started - clock.generation_s
-    return Rollout(
-        rollout_id=job.rollout_id,
-        group_id=job.group_id,
-        iteration=job.iteration,
-        task_id=job.task.task_id,
-        scenario_id=job.task.scenario_id,
-        difficulty=job.task.difficulty,
-        instruction=job.task.instruction,
-        end_reason=end_reason,
-        reward=score.reward if score else 0.0,
-        success=score.success if score else False,
-        passes=list(score.passes if score else ()),
-        failures=list(score.failures if score else failures),
-        turns=turns,
-        started_at=started_at,
-        duration_s=time.monotonic() - started,
-        generation_s=clock.generation_s,
-        environment_s=clock.environment_s,
-    )
+class _Recorder:
+    """One attempt at an episode, recorded as it goes."""
 
+    def __init__(self, job: Job, agent: Agent, attempt: int) -> None:
+        self._job = job
+        self._agent = agent
+        self._attempt = attempt
+        self._turns: list[Turn] = []
+        self._generation_s = 0.0
+        self._environment_s = 0.0
 
-async def _act(
-    job: Job,
-    attempt: int,
-    episode: Episode,
-    policy: Policy,
-    chat: Chat,
-    settings: EpisodeSettings,
-    turns: list[Turn],
-    clock: _Clock,
-) -> EndReason:
-    """Take turns until the episode ends. Finished turns are appended to `turns`, whatever happens next."""
-    deadline = time.monotonic() + settings.time_limit_s
-    context_ids = chat.first_turn(job.task)
-    ids: list[int] = []
-    while len(turns) < settings.max_turns:
-        ids += context_ids
-        room = settings.max_context_tokens - len(ids)
-        if room < 1:
-            return EndReason.CONTEXT_FULL
-
-        # Between turns only: a server that hangs is an error of the policy, not an episode that was too slow.
-        if time.monotonic() >= deadline:
-            return EndReason.TIME_LIMIT
-        if job.cut.is_set():
-            return EndReason.CUT_OFF
-
-        started = time.monotonic()
-        sample = await policy.sample(
-            ids,
-            max_tokens=min(settings.max_new_tokens, room),
-            temperature=settings.temperature,
-            seed=_request_seed(job.seed, attempt, len(turns)),
-            version=settings.version,
+    async def run(self, environment: Environment, keep_outputs: bool) -> Rollout:
+        started_at, started = time.time(), time.monotonic()
+        score = Score(0.0, success=False)
+        try:
+            async with environment.episode(self._job.task, self._job.outputs_name, keep_outputs) as episode:
+                self._environment_s += time.monotonic() - started
+                # The limit starts when the world is there: the wait for room is not the agent's.
+                context = WholeHistory(self._agent.chat)
+                context.begin(environment.prompt(self._job.task))
+                reason, ending = await self._act(episode, context, time.monotonic() + self._agent.limits.time_limit_s)
+                before = time.monotonic()
+                score = await episode.score()
+                self._environment_s += time.monotonic() - before
+                if score.end:
+                    reason, ending = score.end, Ending.TERMINATED
+        except EpisodeLost as lost:
+            if lost.says_nothing and self._attempt + 1 < _NUM_ATTEMPTS:
+                raise
+            reason, ending = EndReason.WORKER_LOST, Ending.BROKEN
+            score = Score(0.0, success=False, failures=(f"worker lost: {lost}",))
+            self._environment_s = time.monotonic() - started - self._generation_s
+        return Rollout(
+            rollout_id=self._job.rollout_id,
+            group_id=self._job.group_id,
+            iteration=self._job.iteration,
+            task_id=self._job.task.task_id,
+            family=self._job.task.family,
+            labels=dict(self._job.task.labels),
+            instruction=self._job.task.instruction,
+            end_reason=reason,
+            ending=ending,
+            score=score.reward,
+            success=score.success,
+            passes=list(score.passes),
+            failures=list(score.failures),
+            turns=self._turns,
+            started_at=started_at,
+            duration_s=time.monotonic() - started,
+            generation_s=self._generation_s,
+            environment_s=self._environment_s,
         )
-        clock.generation_s += time.monotonic() - started
-        ids += sample.token_ids
-        text = chat.action_text(sample.token_ids)
-        code = extract_code(text)
-        turn = Turn(context_ids, sample.token_ids, sample.logprobs, sample.policy_version, text, code, observation="")
-        turns.append(turn)
-        if not code:
-            return EndReason.NO_CODE
 
+    async def _act(self, episode: Episode, context: Context, deadline: float) -> tuple[str, Ending]:
+        """Take turns until the episode ends; why it did. Finished turns are recorded, whatever happens next."""
+        ids: list[int] = []
+        while len(self._turns) < self._agent.max_turns:
+            next_ids, extends = context.prompt()
+            ids = ids + next_ids if extends else next_ids
+            room = self._agent.limits.max_context_tokens - len(ids)
+            if room < 1:
+                return EndReason.CONTEXT_FULL, Ending.TRUNCATED
+            # Between turns only: a server that hangs is an error of the policy, not an episode that was too slow.
+            if time.monotonic() >= deadline:
+                return EndReason.TIME_LIMIT, Ending.TRUNCATED
+            if self._job.cut.is_set():
+                return EndReason.CUT_OFF, Ending.TRUNCATED
+
+            try:
+                turn = await self._generate(ids, next_ids, extends, room)
+            except ContextFull:
+                return EndReason.CONTEXT_FULL, Ending.TRUNCATED
+            ids = ids + turn.action_ids
+            try:
+                step = await self._step(episode, turn)
+            except EpisodeLost as lost:
+                turn.executed = lost.executed
+                return EndReason.WORKER_LOST, Ending.BROKEN
+            if step.end:
+                return step.end, Ending.TRUNCATED if step.truncated else Ending.TERMINATED
+            turn.observation = context.add(turn.action_ids, step.observation)
+        return EndReason.MAX_TURNS, Ending.TRUNCATED
+
+    async def _generate(self, ids: list[int], next_ids: list[int], extends: bool, room: int) -> Turn:
+        """The policy's next action, recorded."""
+        agent, started = self._agent, time.monotonic()
+        generation = await agent.policy.sample(
+            ids,
+            max_tokens=min(agent.limits.max_new_tokens, room),
+            temperature=agent.temperature,
+            seed=_request_seed(self._job.seed, self._attempt, len(self._turns)),
+            version=agent.version,
+        )
+        self._generation_s += time.monotonic() - started
+        text = agent.chat.action_text(generation.token_ids)
+        turn = Turn(
+            next_ids,
+            generation.token_ids,
+            generation.logprobs,
+            generation.policy_version,
+            text,
+            "",
+            "",
+            extends=extends,
+        )
+        self._turns.append(turn)
+        return turn
+
+    async def _step(self, episode: Episode, turn: Turn) -> Step:
+        """Let the environment carry the action out; bounded by the environment's own watchdog."""
         started = time.monotonic()
         try:
-            result = await episode.execute(code)  # bounded by the environment's own watchdog
-        except WorkerLost:
-            return EndReason.WORKER_LOST
+            step = await episode.step(turn.action_text)
         finally:
-            clock.environment_s += time.monotonic() - started
-        turn.api_calls = result.api_calls
-        if result.completed:
-            return EndReason.COMPLETED
-        observation = chat.observation(result.output)
-        turn.observation = observation.text
-        context_ids = chat.next_turn(observation, sample.token_ids[-1])
-    return EndReason.MAX_TURNS
+            self._environment_s += time.monotonic() - started
+        turn.executed, turn.valid, turn.reward, turn.log = step.executed, step.valid, step.reward, list(step.log)
+        return step
 
 
 def _request_seed(*parts: int) -> int:

@@ -11,7 +11,11 @@ class Policy(Protocol):
 
     async def sample(
         self, prompt_ids: list[int], max_tokens: int, temperature: float, seed: int, version: int | None
-    ) -> Sample: ...
+    ) -> Generation: ...
+
+
+class ContextFull(RuntimeError):
+    """The policy cannot read a conversation of this length; the episode is at its end."""
 
 
 class PolicyError(RuntimeError):
@@ -19,7 +23,7 @@ class PolicyError(RuntimeError):
 
 
 @dataclass(frozen=True)
-class Sample:
+class Generation:
     """What the policy wrote in one turn."""
 
     token_ids: list[int]

@@ -11,8 +11,8 @@ import yaml
 from pydantic import Field, ValidationError, create_model
 
 from loop_rl.config.base import ConfigError, Section, section_of
-from loop_rl.config.parts import ALGORITHM, named_parts, refuse_unread, with_parts
-from loop_rl.config.settings import AlgorithmConfig, Config
+from loop_rl.config.parts import ALGORITHM, ENVIRONMENT, named_parts, refuse_splits, refuse_unread, with_parts
+from loop_rl.config.settings import AlgorithmConfig, Config, TasksConfig
 
 
 def load_config(path: str | Path, overrides: list[str] | None = None) -> Config:
@@ -38,6 +38,7 @@ def load_config(path: str | Path, overrides: list[str] | None = None) -> Config:
 
 def parse_config(tree: dict[str, Any], source: str) -> Config:
     """Check a tree of settings. Raises ConfigError naming `source` and the first offending key."""
+    _move_prompt(tree)
     try:
         kind = config_class(tree)
     except ConfigError as error:
@@ -55,21 +56,35 @@ def parse_config(tree: dict[str, Any], source: str) -> Config:
         raise ConfigError(f"{source}: {key + ': ' if key else ''}{message}{given}") from error
     try:
         refuse_unread(config)
+        refuse_splits(config)
     except ValueError as error:
         raise ConfigError(f"{source}: {error}") from error
     return config
 
 
+def _move_prompt(tree: dict[str, Any]) -> None:
+    """`agent.prompt` is the environment's since there are several; older configs, and those used to them, say it there."""
+    agent, tasks = tree.get("agent"), tree.get("tasks") or {}
+    if isinstance(agent, dict) and isinstance(tasks, dict) and "prompt" in agent and "prompt" not in tasks:
+        tree |= {
+            "agent": {k: v for k, v in agent.items() if k != "prompt"},
+            "tasks": tasks | {"prompt": agent["prompt"]},
+        }
+
+
 def config_class(tree: dict[str, Any]) -> type[Config]:
     """`Config` with the settings of the parts that a tree of settings names. Raises ConfigError: there is no such part."""
-    return _config_class(
-        with_parts(AlgorithmConfig, ALGORITHM, named_parts(AlgorithmConfig, ALGORITHM, tree.get("algorithm")))
-    )
+    tasks = with_parts(TasksConfig, (ENVIRONMENT,), named_parts(TasksConfig, (ENVIRONMENT,), tree.get("tasks")))
+    algorithm = with_parts(AlgorithmConfig, ALGORITHM, named_parts(AlgorithmConfig, ALGORITHM, tree.get("algorithm")))
+    return _config_class(tasks, algorithm)
 
 
 @lru_cache  # so that equal configs are of the same class, and equal
-def _config_class(algorithm: type[Section]) -> type[Config]:
-    sections = {"algorithm": (algorithm, Field(default_factory=algorithm))}
+def _config_class(tasks: type[Section], algorithm: type[Section]) -> type[Config]:
+    sections = {
+        "tasks": (tasks, Field(default_factory=tasks)),
+        "algorithm": (algorithm, Field(default_factory=algorithm)),
+    }
     return create_model("Config", __base__=Config, __doc__=Config.__doc__, **sections)
 
 

@@ -34,9 +34,11 @@ class Kind:
 
     def names(self) -> list[str]:
         """Of ours."""
-        return [module.name for module in pkgutil.iter_modules(importlib.import_module(self.package).__path__)]
+        found = pkgutil.iter_modules(importlib.import_module(self.package).__path__)
+        return [module.name for module in found if module.name != "protocol"]
 
 
+ENVIRONMENT = Kind("tasks", "environment", "loop_rl.environments", "Environment")
 ALGORITHM = (
     ADVANTAGE := Kind("algorithm", "advantage", "loop_rl.algorithms.advantages", "Advantage"),
     FILTER := Kind("algorithm", "filter", "loop_rl.algorithms.filters", "Filter"),
@@ -53,7 +55,10 @@ def find_part(kind: Kind, name: str) -> type:
         return part
     if name not in kind.names():
         raise ConfigError(f"{key}={name}: there are {', '.join(kind.names())}, or module:Class of your own")
-    return getattr(importlib.import_module(f"{kind.package}.{name}"), kind.class_name)
+    try:
+        return getattr(importlib.import_module(f"{kind.package}.{name}"), kind.class_name)
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"{key}={name}: {error}; see docs/running.md for what an environment needs") from error
 
 
 def make_part(kind: Kind, config: Any) -> Any:
@@ -120,6 +125,17 @@ def refuse_unread(config: Any) -> None:
             f"algorithm.objective: {config.algorithm.objective} reads {', '.join(missing)}, which algorithm.advantage: "
             f"{config.algorithm.advantage} does not give (it gives {', '.join(sorted(advantage.gives))})"
         )
+
+
+def refuse_splits(config: Any) -> None:
+    """Refuse splits that the environment does not have for that. Raises ValueError."""
+    environment = find_part(ENVIRONMENT, config.tasks.environment)
+    for key, split, splits in (
+        ("tasks.train_split", config.tasks.train_split, environment.training_splits),
+        ("evaluation.split", config.evaluation.split, environment.held_out_splits),
+    ):
+        if split not in splits:
+            raise ValueError(f"{key}: {split} is none of {', '.join(splits)} (environment {config.tasks.environment})")
 
 
 def load(key: str, name: str) -> Callable:

@@ -38,32 +38,21 @@ class ModelConfig(Section):
 
 
 class TasksConfig(Section):
-    """Which tasks, and the processes that run them."""
+    """Which tasks, and the environment they are done in, which brings settings of its own."""
 
-    root: str = ".appworld/builtin"
-    """AppWorld root with `data/` (ground truth included; the workers get a copy without it)."""
-    python: str = ".venv-appworld/bin/python"
-    """Interpreter of AppWorld's own virtual environment."""
-    train_split: Literal["train", "dev"] = "train"
-    """Split to train on; the test splits are refused."""
-    difficulties: list[int] = Field([1, 2])
-    """Train on tasks of these difficulties. Paper: 1 and 2."""
+    environment: str = Field("appworld", pattern=PART_NAME)
+    """The world to act in: the name of a file or folder of `loop_rl/environments/`, or `module:Class` (docs/extending.md)."""
+    train_split: str = "train"
+    """Split to train on; those that are for testing only are refused."""
     task_ids: list[str] = Field([])
     """Train on these tasks of the split only; empty is all of them."""
     num_workers: int = Field(16, ge=1)
-    """AppWorld worlds open at once, one process each (about 100 MB); bounds the rollouts in flight."""
-    execute_timeout_s: float = Field(60.0, gt=0)
-    """Seconds that one code block may run before its worker is killed from outside."""
-    scoring: Literal["replay", "diff"] = "replay"
-    """`replay` does an episode's API calls again in a clean world and scores that, so that no other deed of agent code
-    counts; `diff` scores what the world has saved, AppWorld's own way, which agent code can forge."""
+    """Episodes that run at once; of AppWorld each is a process (about 100 MB)."""
 
 
 class AgentConfig(Section):
     """One episode."""
 
-    prompt: Literal["full", "compact"] = "full"
-    """`full` teaches an instruction-tuned model by a worked example; `compact` is for the tiny model."""
     max_turns: int = Field(40, ge=1)
     """Turns in a training episode. Released: 40."""
     max_eval_turns: int = Field(50, ge=1)
@@ -186,8 +175,8 @@ class ServerConfig(Section):
 class EvaluationConfig(Section):
     """Before/after figures."""
 
-    split: Literal["dev", "test_normal", "test_challenge"] = "test_normal"
-    """Held-out split evaluated before the first and after the last iteration."""
+    split: str = "test_normal"
+    """Held-out split evaluated before the first and after the last iteration; one of the environment's."""
     temperature: float = Field(1.0, ge=0)
     """Sampling temperature of evaluation episodes; 0 is greedy."""
     endpoint: str = Field("", pattern=r"^(https?://.+)?$")
@@ -263,6 +252,4 @@ class Config(Section):
             )
         if not self.tracking.trackers and self.tracking.project != TrackingConfig().project:
             raise ValueError(f"tracking.project ({self.tracking.project}) has no effect without tracking.trackers")
-        if not self.tasks.difficulties or not set(self.tasks.difficulties) <= {1, 2, 3}:
-            raise ValueError(f"tasks.difficulties must be a non-empty choice of 1, 2, 3, not {self.tasks.difficulties}")
         return self

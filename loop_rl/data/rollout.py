@@ -1,4 +1,4 @@
-"""Turn, Rollout, Group and their parquet schema: the one data type that flows from sampler to trainer.
+"""Turn, Rollout and Group: the one data type that flows from sampler to trainer.
 
 A rollout is kept as tokens, never as text to be tokenised again: what was sampled is what is trained on. Each turn
 holds the context tokens appended since the last action, then the action tokens with the log-probability and the policy
@@ -15,16 +15,28 @@ from loop_rl.data.samples import Column, Sample
 
 
 class EndReason(StrEnum):
-    """Why an episode ended. Every episode has exactly one."""
+    """Why an episode ended, where the environment did not end it itself; its own reasons are words of its own."""
 
-    COMPLETED = "completed"  # the agent called complete_task
     MAX_TURNS = "max_turns"
     CONTEXT_FULL = "context_full"
-    NO_CODE = "no_code"  # a turn without a code block
-    WORKER_LOST = "worker_lost"  # the AppWorld process hung, crashed or was killed
+    WORKER_LOST = "worker_lost"  # the environment's process hung, crashed or was killed
     TIME_LIMIT = "time_limit"  # the whole episode took too long
     CUT_OFF = "cut_off"  # the trainer went on without it; scored, but not trained on
-    TAMPERED = "tampered"  # however it ended, its state is not what its API calls give; reward 0
+
+
+class Ending(StrEnum):
+    """What an end says about what would have come after it."""
+
+    TERMINATED = "terminated"  # nothing would have: the environment ended the episode
+    TRUNCATED = "truncated"  # more would have: a limit cut it, and a critic's value stands for the rest
+    BROKEN = "broken"  # nothing can be said: its world was lost
+
+    @classmethod
+    def of(cls, reason: str) -> Ending:
+        """Of an `EndReason`, or of a reason of the environment's own that is not its time limit."""
+        if reason == EndReason.WORKER_LOST:
+            return cls.BROKEN
+        return cls.TRUNCATED if reason in set(EndReason) else cls.TERMINATED
 
 
 @dataclass
@@ -32,7 +44,8 @@ class Turn:
     """One action of the agent and what it was conditioned on."""
 
     context_ids: list[int]
-    """Tokens appended before the action: the prompt in the first turn, later the previous observation."""
+    """What the policy read since its last action: the prompt in the first turn, later the previous observation. Where the
+    turn does not extend those before, all that it read."""
     action_ids: list[int]
     """Tokens the policy sampled, the end-of-turn token included when it was sampled."""
     logprobs: list[float]
@@ -40,19 +53,19 @@ class Turn:
     policy_version: int
     """Version of the policy that sampled this turn; one request is answered by one adapter."""
     action_text: str
-    code: str
-    """The code that ran; empty when the turn held no code block."""
+    executed: str
+    """What the environment carried out: of AppWorld the code, of a game the action's name; empty where it did nothing."""
     observation: str
-    """REPL output as the agent saw it, after the cut; empty in the last turn of most episodes."""
-    api_calls: list[str] = field(default_factory=list)
-    """AppWorld API calls that the code made, in order: method, path and the parameters as JSON."""
+    """What the environment answered, as the agent saw it, after the cut; empty in the last turn of most episodes."""
+    log: list[str] = field(default_factory=list)
+    """What the environment adds for the reader, such as the API calls that the code made."""
     extends: bool = True
     """`context_ids` follow all that was read and written before; False: they are a whole prompt that starts anew, as with
     a memory window. Without effect in the first turn."""
     reward: float = 0.0
     """Of this step."""
     valid: bool = True
-    """The text held an action that the environment knows; False: it did something else in its place, or nothing."""
+    """The text held an action that the environment knows; False: it did `executed` in its place, or nothing."""
 
 
 @dataclass
@@ -65,14 +78,20 @@ class Rollout:
     iteration: int
     """Training iteration that trains on it; -1 in evaluation, and until the sampler has assigned the group to one."""
     task_id: str
-    scenario_id: str
-    difficulty: int
+    family: str
+    """Tasks of one family differ in details only; AppWorld calls it a scenario."""
+    labels: dict[str, str]
+    """What tables group tasks by, such as {"difficulty": "2"}."""
     instruction: str
     end_reason: str
-    reward: float
-    """Fraction of the task's unit tests that pass, in [0, 1]."""
+    """An `EndReason`, or a word of the environment's own."""
+    ending: str
+    """An `Ending`."""
+    score: float
+    """What the finished episode is worth, on top of its turns' rewards; of AppWorld the fraction of the task's unit tests
+    that pass."""
     success: bool
-    """Every unit test passed."""
+    """Everything that was asked for is done."""
     passes: list[str]
     failures: list[str]
     turns: list[Turn]
@@ -82,7 +101,12 @@ class Rollout:
     generation_s: float
     """Seconds spent waiting for the policy."""
     environment_s: float
-    """Seconds spent waiting for AppWorld, lease and scoring included."""
+    """Seconds spent waiting for the environment, for its room and its score too."""
+
+    @property
+    def reward(self) -> float:
+        """What the whole episode is worth: its score and its turns' rewards."""
+        return self.score + sum(turn.reward for turn in self.turns)
 
     @property
     def num_action_tokens(self) -> int:

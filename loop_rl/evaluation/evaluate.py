@@ -27,20 +27,16 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from appworld_tasks.pool import EngineError
-from appworld_tasks.scoring import ScoringError
-from appworld_tasks.splits import TEST_SPLITS, TaskInfo, load_split
 from loop_rl.agents.chat import Chat
-from loop_rl.agents.episode import EpisodeSettings, Job
+from loop_rl.agents.episode import Agent, Job
 from loop_rl.agents.policy import PolicyError
 from loop_rl.config.load import load_config
+from loop_rl.config.parts import ENVIRONMENT, make_part
 from loop_rl.config.settings import Config
 from loop_rl.data.rollout import Rollout, Usage
-from loop_rl.environments.appworld.environment import make_environment
-from loop_rl.environments.appworld.failures import Evidence
-from loop_rl.environments.appworld.figures import analyse, describe
+from loop_rl.environments.protocol import EnvironmentFailed, ScoringError, Task
 from loop_rl.evaluation.preflight import check_evaluation_inputs
-from loop_rl.evaluation.tables import behaviour_table, evaluation_table, failed_tests_table, failures_table, summary
+from loop_rl.evaluation.tables import details, evaluation_table, summary
 from loop_rl.machine.command import run_async, run_command
 from loop_rl.machine.files import write_atomically
 from loop_rl.machine.processes import die_with_parent
@@ -57,12 +53,6 @@ _TEND_EVERY_S = 0.3
 console = Console(highlight=False, soft_wrap=True)
 
 
-def experiment_name(config: Config, version: int, split: str) -> str:
-    """Name of the AppWorld experiment that an evaluation leaves behind, of the form that `appworld pack` asks for."""
-    name = re.sub(r"[^a-z0-9_-]", "-", config.name.lower())
-    return f"{name}-v{version:06d}_{split}"
-
-
 async def evaluate(run: RunDir, config: Config, version: int, split: str, urls: list[str]) -> dict:
     """Run what is missing of an evaluation, write its rollouts and figures, and return the figures.
 
@@ -72,13 +62,16 @@ async def evaluate(run: RunDir, config: Config, version: int, split: str, urls: 
         PolicyError: no vLLM server or no endpoint answers.
         ScoringError: an episode cannot be scored.
     """
-    tasks = load_split(config.tasks.root, split)
+    environment = make_part(ENVIRONMENT, config)
+    tasks = environment.tasks(split)
+    outputs_name = environment.outputs_name(config.name, version, split)
     pieces = run.eval_rollouts / f".v{version:06d}-{split}"
     # A whole model is deleted when it is old, unless this folder shows that its evaluation has begun.
     pieces.mkdir(parents=True, exist_ok=True)
     done = {path.stem for path in pieces.glob("*.parquet")}
-    jobs = [_job(config, version, split, index, task) for index, task in enumerate(tasks) if task.task_id not in done]
-    settings = EpisodeSettings.evaluation(config.agent, config.evaluation.temperature, version)
+    jobs = [
+        _job(config, version, outputs_name, index, task) for index, task in enumerate(tasks) if task.task_id not in done
+    ]
     if config.evaluation.endpoint:
         chat = MessageChat(config.agent)
         client = Endpoint(config.evaluation.endpoint, config.model.path)
@@ -97,19 +90,17 @@ async def evaluate(run: RunDir, config: Config, version: int, split: str, urls: 
             write_rollouts(pieces / f"{rollout.task_id}.parquet", [rollout])
             progress.update(bar, advance=1)
 
-        async with make_environment(config.tasks) as environment, client as policy:
+        async with environment, client as policy:
             if not config.evaluation.endpoint:
                 await policy.load_version(version, run.policy_folder(version) if version else None)
+            agent = Agent.evaluation(policy, chat, config.agent, config.evaluation.temperature, version)
             num_concurrent = config.tasks.num_workers
-            await collect(
-                in_order(jobs), environment, policy, chat, settings, num_concurrent, on_finished, keep_outputs=True
-            )
+            await collect(in_order(jobs), environment, agent, num_concurrent, on_finished, keep_outputs=True)
 
     rollouts = [read_rollouts(pieces / f"{task.task_id}.parquet")[0] for task in tasks]
     usages = [_usage(pieces, rollout) for rollout in rollouts]
     write_rollouts(run.evaluation_file(version, split).with_suffix(".parquet"), rollouts)
-    figures = describe(tasks, rollouts) | analyse(rollouts, usages, Evidence.of_root(config.tasks.root))
-    figures["experiment"] = experiment_name(config, version, split)
+    figures = environment.figures(tasks, rollouts, usages) | {"experiment": outputs_name}
     write_atomically(run.evaluation_file(version, split), json.dumps(figures, indent=1))
     for piece in pieces.iterdir():
         piece.unlink()
@@ -125,11 +116,11 @@ def _usage(pieces: Path, rollout: Rollout) -> Usage:
     )
 
 
-def _job(config: Config, version: int, split: str, index: int, task: TaskInfo) -> Job:
+def _job(config: Config, version: int, outputs_name: str, index: int, task: Task) -> Job:
     return Job(
         task=task,
         rollout_id=f"v{version:06d}-{task.task_id}",
-        experiment_name=experiment_name(config, version, split),
+        outputs_name=outputs_name,
         seed=config.seed * 1_000_003 + index,  # the same for every version, so that a comparison is less noisy
         group_id=index,
         iteration=-1,
@@ -181,7 +172,7 @@ def main() -> int:
     if args.config and args.version is not None:
         parser.error("--version goes with --run-dir")
     die_with_parent()
-    errors = (PolicyError, ScoringError, EngineError, ServerFailed)
+    errors = (PolicyError, ScoringError, EnvironmentFailed, ServerFailed)
     work = _evaluate_run if args.run_dir else _evaluate_model
     return run_command(lambda: work(args), "stopped; the same command goes on from here", errors)
 
@@ -221,20 +212,17 @@ def _evaluate_and_print(run: RunDir, config: Config, version: int, split: str, a
             _evaluate_with_servers(run, config, version, split, args.server)
     figures = json.loads(file.read_text())
     console.print(evaluation_table(figures, f"policy version {version} on {split}"))
-    if "behaviour" not in figures:
-        console.print(f"{file} was written by an older loop_rl, which counted no more; move it away to evaluate again")
+    if "turns_per_task" not in figures:
+        console.print(
+            f"{file} was written by an older loop_rl that recorded only the scores; move it away to evaluate again"
+        )
         return
     console.print(summary(figures))
     if args.summary:
         return
-    console.print(failures_table(figures))
-    console.print(failed_tests_table(figures))
     before = run.evaluation_file(0, split)
     columns = {"before (version 0)": json.loads(before.read_text())} if version and before.exists() else {}
-    console.print(behaviour_table(columns | {f"version {version}": figures}))
-    experiment = figures["experiment"]
-    console.print(f"AppWorld's own figures: appworld evaluate {experiment} {split} --root {config.tasks.root}")
-    if split in TEST_SPLITS:
-        console.print(
-            f"For the leaderboard, afterwards: appworld pack {experiment} {split} ... --root {config.tasks.root}"
-        )
+    for table in details(figures, columns | {f"version {version}": figures}):
+        console.print(table)
+    for line in make_part(ENVIRONMENT, config).hint(figures["experiment"], split):
+        console.print(line)

@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-from appworld_tasks.roots import RootError, check_python, check_root
-from appworld_tasks.splits import SplitError, load_split
 from loop_rl.agents.chat import Chat, ChatError
 from loop_rl.config.base import ConfigError
+from loop_rl.config.parts import ENVIRONMENT, make_part
 from loop_rl.config.settings import Config
+from loop_rl.environments.protocol import TaskError
 
 
 def check_evaluation_inputs(config: Config, split: str) -> None:
-    """Check AppWorld, the tasks of a split and the model, as far as an evaluation needs them.
+    """Check the environment, the tasks of a split and the model, as far as an evaluation needs them.
 
     Raises:
         ConfigError: one line that names what is missing and how to get it.
     """
-    if "memory" in config.name:
-        # Part of every AppWorld experiment's name, and so of a path; see roots.check_root.
-        raise ConfigError(f"name={config.name}: AppWorld misreads paths with the word 'memory'; choose another name=")
+    environment = make_part(ENVIRONMENT, config)
+    environment.check(config.name)
     try:
-        check_python(config.tasks.python)
-        check_root(config.tasks.root)
-        load_split(config.tasks.root, split)
-    except (RootError, SplitError) as error:
+        environment.tasks(split)
+    except TaskError as error:
         raise ConfigError(str(error)) from error
     if config.evaluation.endpoint:
         return  # it has the tokenizer

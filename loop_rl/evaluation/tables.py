@@ -8,13 +8,17 @@ from rich.table import Table
 
 from loop_rl.environments.appworld.behaviour import ROWS, Behaviour, Row
 
-METRICS = ("TGC", "SGC")
-CAPTION = "TGC: task goal completion; SGC: scenario goal completion; in brackets the 95% confidence interval"
+_NAMES = {"TGC": "task goal completion", "SGC": "scenario goal completion"}
+
+
+def measures(figures: dict) -> list[str]:
+    """The measures that the figures of an evaluation have, in order: those with values and intervals."""
+    return [name for name, values in figures.items() if isinstance(values, dict) and "value" in values.get("all", ())]
 
 
 def evaluation_table(figures: dict, title: str) -> Table:
-    """TGC and SGC of one evaluation."""
-    table = _table(f"{title}, percent", "", "number", "value")
+    """The measures of one evaluation."""
+    table = _table(figures, f"{title}, percent", "", "number", "value")
     for metric, level, name in _rows(figures):
         figure = figures[metric][level]
         table.add_row(name, str(figure["num"]), percent_with_interval(figure))
@@ -22,13 +26,21 @@ def evaluation_table(figures: dict, title: str) -> Table:
 
 
 def before_after_table(before: dict, after: dict, title: str) -> Group:
-    """TGC and SGC of two evaluations of the same split, and below it what the agent does differently."""
-    table = _table(f"{title}, percent", "", "number", "before", "after", "change")
+    """The measures of two evaluations of the same split, and below them what the agent does differently."""
+    table = _table(before, f"{title}, percent", "", "number", "before", "after", "change")
     for metric, level, name in _rows(before):
         b, a = before[metric][level], after[metric][level]
         change = 100 * (a["value"] - b["value"])
         table.add_row(name, str(b["num"]), percent_with_interval(b), percent_with_interval(a), f"{change:+.1f}")
-    return Group(table, behaviour_table({"before": before, "after": after}))
+    both = {"before": before, "after": after}
+    return Group(table, *([behaviour_table(both)] if any("behaviour" in figures for figures in both.values()) else []))
+
+
+def details(figures: dict, columns: dict[str, dict]) -> list[Table]:
+    """What else the environment has counted. columns: the figures to be shown side by side, by heading."""
+    if "behaviour" not in figures:
+        return []
+    return [failures_table(figures), failed_tests_table(figures), behaviour_table(columns)]
 
 
 def behaviour_table(columns: dict[str, dict]) -> Table:
@@ -50,12 +62,12 @@ def _behaviour(row: Row, figures: dict) -> str:
 
 
 def summary(figures: dict) -> str:
-    """Turns and tokens of an evaluation's episodes, how they ended, and whether any tampered; two lines."""
+    """Turns and tokens of an evaluation's episodes, and how they ended; two lines."""
     ends = ", ".join(f"{reason} {num}" for reason, num in figures["end_reasons"].items())
     return (
         f"{figures['num_tasks']} tasks: {figures['turns_per_task']:.1f} turns a task, "
         f"{figures['action_tokens_per_task']:,.0f} tokens written, {figures['tokens_per_task']:,.0f} in all\n"
-        f"ended: {ends}; tampered: {figures['num_tampered']}"
+        f"ended: {ends}" + (f"; tampered: {figures['num_tampered']}" if "num_tampered" in figures else "")
     )
 
 
@@ -90,8 +102,9 @@ def _printable(text: str) -> str:
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in " ".join(text.split()))
 
 
-def _table(title: str, *headings: str) -> Table:
-    table = Table(title=title, caption=CAPTION)
+def _table(figures: dict, title: str, *headings: str) -> Table:
+    names = [f"{name}: {_NAMES[name]}" for name in measures(figures) if name in _NAMES]
+    table = Table(title=title, caption="; ".join([*names, "in brackets the 95% confidence interval"]))
     for index, heading in enumerate(headings):
         table.add_column(heading, justify="right" if index else "left")
     return table
@@ -100,10 +113,15 @@ def _table(title: str, *headings: str) -> Table:
 def _rows(figures: dict) -> list[tuple[str, str, str]]:
     """(metric, level, what the row is called)"""
     return [
-        (metric, level, metric if level == "all" else f"  difficulty {level}")
-        for metric in METRICS
+        (metric, level, metric if level == "all" else f"  {level_name(level)}")
+        for metric in measures(figures)
         for level in figures[metric]
     ]
+
+
+def level_name(level: str) -> str:
+    """What a part of the tasks is called: a number is a difficulty, other labels speak for themselves."""
+    return f"difficulty {level}" if level.isdigit() else level
 
 
 def percent_with_interval(figure: dict[str, float]) -> str:

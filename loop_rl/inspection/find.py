@@ -9,10 +9,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from appworld_tasks.roots import check_root
-from appworld_tasks.splits import SplitError, TaskInfo, load_split
 from loop_rl.config.base import ConfigError
 from loop_rl.data.rollout import Rollout
+from loop_rl.environments.protocol import Environment, Task, TaskError
 from loop_rl.store.rollout_files import read_rollouts
 from loop_rl.store.run_dir import RunDir
 
@@ -45,18 +44,18 @@ def find_rollout(run: RunDir, rollout_id: str) -> Rollout:
     raise ConfigError("; ".join([f"{run.path}: no rollout {rollout_id!r}; {hint}", *damaged[:1]]))
 
 
-def all_tasks(root: str | Path) -> Iterator[tuple[str, TaskInfo]]:
-    """Every split with each of its tasks. Raises RootError, SplitError."""
-    for path in sorted((check_root(root) / "data" / "datasets").glob("*.txt")):
-        yield from ((path.stem, task) for task in load_split(root, path.stem))
+def all_tasks(environment: Environment) -> Iterator[tuple[str, Task]]:
+    """Every split with each of its tasks. Raises TaskError."""
+    for split in environment.all_splits():
+        yield from ((split, task) for task in environment.tasks(split))
 
 
-def find_task(root: str | Path, task_id: str) -> TaskInfo:
-    """The task of this id, of whichever split. Raises RootError; SplitError when there is none, with the nearest ids."""
-    tasks = {task.task_id: task for _, task in all_tasks(root)}
+def find_task(environment: Environment, task_id: str) -> Task:
+    """The task of this id, of whichever split. Raises TaskError when there is none, with the nearest ids."""
+    tasks = {task.task_id: task for _, task in all_tasks(environment)}
     if task_id not in tasks:
         nearest = difflib.get_close_matches(task_id, tasks, n=_NUM_NEAREST, cutoff=0.0)
-        raise SplitError(f"{root}: no task {task_id!r} in any split; the nearest are {', '.join(nearest)}")
+        raise TaskError(f"no task {task_id!r} in any split; the nearest are {', '.join(nearest)}")
     return tasks[task_id]
 
 

@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from loop_rl.config.settings import Config
-from loop_rl.evaluation.tables import percent_with_interval
+from loop_rl.evaluation.tables import measures, percent_with_interval
 from loop_rl.inspection.drift import drift_warnings
 from loop_rl.store.run_dir import RunDir
 
@@ -97,7 +97,7 @@ class LiveView:
         title = f"iteration {min(done + 1, total)} of {total} · {_clock(time.time() - self._started)}"
         title += f", about {_clock(left)} left" if left is not None else ""
         table = Table.grid(padding=(0, 2))
-        table.add_row(f"TGC {self._evaluation[0]}", self._evaluation[1], "")
+        table.add_row(self._evaluation[0], self._evaluation[1], "")
         if self._history:
             for name, template, trend in _ROWS:
                 if trend in self._history[-1]:  # an iteration that was skipped has no figures of the policy
@@ -135,9 +135,10 @@ def _last_evaluation(run: RunDir, config: Config) -> tuple[str, str]:
     split = config.evaluation.split
     versions = [v for v in range(run.latest_version() + 1) if run.evaluation_file(v, split).exists()]
     if not versions:
-        return split, "not evaluated yet"
+        return f"held out: {split}", "not evaluated yet"
     figures = json.loads(run.evaluation_file(versions[-1], split).read_text())
-    return f"{split}, version {versions[-1]}", f"{percent_with_interval(figures['TGC']['all'])} percent"
+    (name, *_) = measures(figures)
+    return f"{name} {split}, version {versions[-1]}", f"{percent_with_interval(figures[name]['all'])} percent"
 
 
 def _clock(seconds: float) -> str:

@@ -19,7 +19,6 @@ import os
 import select
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 
@@ -27,16 +26,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from appworld_tasks.pool import EngineError
-from appworld_tasks.scoring import ScoringError
-from appworld_tasks.splits import TaskInfo
 from loop_rl.agents.chat import Chat
-from loop_rl.agents.episode import EpisodeSettings, Job, run_job
-from loop_rl.agents.policy import Sample
+from loop_rl.agents.episode import Agent, Job, run_episode
+from loop_rl.agents.policy import Generation
 from loop_rl.config.load import load_config
+from loop_rl.config.parts import ENVIRONMENT, make_part
 from loop_rl.config.settings import Config
 from loop_rl.data.rollout import Rollout
-from loop_rl.environments.appworld.environment import make_environment
+from loop_rl.environments.protocol import Environment, EnvironmentFailed, ScoringError, Task
 from loop_rl.inspection.find import all_tasks, find_task
 from loop_rl.inspection.inert import inert
 from loop_rl.machine.command import run_async, run_command
@@ -58,7 +55,7 @@ class Person:
 
     async def sample(
         self, prompt_ids: list[int], max_tokens: int, temperature: float, seed: int, version: int | None
-    ) -> Sample:
+    ) -> Generation:
         """Show what is new in the prompt and read an action; one that is too long is asked for again."""
         # An episode that could not be scored starts again, from another prompt.
         is_continued = prompt_ids[: len(self._known_ids)] == self._known_ids
@@ -69,7 +66,7 @@ class Person:
                 break
             _say(f"That is {len(token_ids)} tokens, the agent has {max_tokens} in this turn; write it again.", "red")
         self._known_ids = prompt_ids + token_ids
-        return Sample(token_ids, [0.0] * len(token_ids), policy_version=0)
+        return Generation(token_ids, [0.0] * len(token_ids), policy_version=0)
 
     async def _read_action(self) -> str:
         lines = []
@@ -93,23 +90,23 @@ class Person:
         return (line + end).decode("utf-8", "replace")
 
 
-async def play(task: TaskInfo, config: Config) -> Rollout:
+async def play(task: Task, environment: Environment, config: Config) -> Rollout:
     """One episode by a person.
 
     Raises:
         ChatError: the model's tokenizer cannot be used.
-        EngineError: AppWorld does not start.
+        EnvironmentFailed: the environment does not start.
         ScoringError: the episode cannot be scored.
     """
     chat = Chat.from_pretrained(config.model.path, config.agent)
-    settings = EpisodeSettings.evaluation(config.agent, config.evaluation.temperature, version=0)
-    settings = replace(settings, time_limit_s=math.inf)
+    limits = config.agent.model_copy(update={"time_limit_s": math.inf})
+    agent = Agent.evaluation(Person(chat), chat, limits, config.evaluation.temperature, version=0)
     name = f"play-{os.getpid()}"
-    job = Job(task, rollout_id=name, experiment_name=name, seed=0, group_id=0, iteration=-1)
-    _say(f"{task.task_id}: {settings.max_turns} turns of at most {settings.max_new_tokens} tokens", "bold")
+    job = Job(task, rollout_id=name, outputs_name=name, seed=0, group_id=0, iteration=-1)
+    _say(f"{task.task_id}: {agent.max_turns} turns of at most {limits.max_new_tokens} tokens", "bold")
     _say(f"A line with only {_END_OF_TURN} or Ctrl-D ends a turn, Ctrl-C leaves.\n", "bold")
-    async with make_environment(config.tasks.model_copy(update={"num_workers": 1})) as environment:
-        return await run_job(job, environment, Person(chat), chat, settings)
+    async with environment:
+        return await run_episode(job, environment, agent)
 
 
 def score_table(rollout: Rollout) -> Table:
@@ -123,9 +120,9 @@ def score_table(rollout: Rollout) -> Table:
     return table
 
 
-def task_lines(root: str) -> Iterator[str]:
-    """The first tasks of every split. Raises RootError, SplitError."""
-    for split, group in groupby(all_tasks(root), key=lambda pair: pair[0]):
+def task_lines(environment: Environment) -> Iterator[str]:
+    """The first tasks of every split. Raises TaskError."""
+    for split, group in groupby(all_tasks(environment), key=lambda pair: pair[0]):
         tasks = [task for _, task in group]
         yield f"{split} ({len(tasks)} tasks)"
         yield from (f"  {task.task_id}  {task.instruction}" for task in tasks[:_NUM_LISTED])
@@ -140,17 +137,18 @@ def main() -> int:
     parser.add_argument("--config", type=Path, default=Path("configs/tiny.yaml"), help="(default: %(default)s)")
     parser.add_argument("--task", metavar="TASK", help="task id, of any split (default: list some)")
     args = parser.parse_args()
-    return run_command(lambda: _play(args), "left; the world is closed", (EngineError, ScoringError))
+    return run_command(lambda: _play(args), "left; the world is closed", (EnvironmentFailed, ScoringError))
 
 
 def _play(args: argparse.Namespace) -> None:
-    config = load_config(args.config)
+    config = load_config(args.config, ["tasks.num_workers=1"])
+    environment = make_part(ENVIRONMENT, config)
     if not args.task:
-        for line in task_lines(config.tasks.root):
+        for line in task_lines(environment):
             _say(line)
         _say("choose one with --task TASK")
         return
-    rollout = run_async(play(find_task(config.tasks.root, args.task), config))
+    rollout = run_async(play(find_task(environment, args.task), environment, config))
     console.print(score_table(rollout))
 
 

@@ -21,12 +21,18 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from appworld_tasks.pool import EngineError, WorkerLost
-from appworld_tasks.scoring import ScoringError
 from loop_rl.agents.chat import Chat
+from loop_rl.config.parts import ENVIRONMENT, make_part
 from loop_rl.data.rollout import EndReason, Rollout, Turn
-from loop_rl.environments.appworld.environment import make_environment
-from loop_rl.environments.protocol import Environment, Episode, Score, Task
+from loop_rl.environments.protocol import (
+    Environment,
+    EnvironmentFailed,
+    Episode,
+    EpisodeLost,
+    Score,
+    ScoringError,
+    Task,
+)
 from loop_rl.inspection.find import find_rollout, find_task
 from loop_rl.inspection.inert import inert
 from loop_rl.machine.command import run_async, run_command
@@ -43,42 +49,40 @@ async def replay(rollout: Rollout, task: Task, environment: Environment, chat: C
     differences = _diff("instruction", [rollout.instruction], [task.instruction])
     same = _report("instruction", differences)
     async with environment.episode(task, f"replay-{os.getpid()}", keep_outputs=False) as episode:
+        end = ""
         for index, turn in enumerate(rollout.turns):
-            if not turn.code:
-                _say(f"turn {index + 1}: no code")
-                break
             is_last = index == len(rollout.turns) - 1
-            ending = EndReason(rollout.end_reason) if is_last else None
-            differences, ended = await _replay_turn(episode, turn, chat, ending)
+            differences, end = await _replay_turn(episode, turn, chat, rollout.end_reason if is_last else "")
             same &= _report(f"turn {index + 1}", differences)
-            if ended and not is_last:
+            if end and not is_last:
                 _say(f"turns {index + 2} to {len(rollout.turns)} cannot be replayed: the episode is over", "red")
                 break
         score = await episode.score()
+    differences = _compare_scores(rollout, score)
+    if rollout.end_reason not in set(EndReason):
+        differences += _diff("end", [rollout.end_reason], [score.end or end])
     verdict = f"score {score.reward:.3f}, {len(score.passes)} tests passed, {len(score.failures)} failed"
-    return _report(verdict, _compare_scores(rollout, score)) and same
+    return _report(verdict, differences) and same
 
 
-async def _replay_turn(episode: Episode, turn: Turn, chat: Chat, ending: EndReason | None) -> tuple[list[str], bool]:
-    """Lines that say what differs, and whether the world is at its end. `ending`: how the rollout ended, in its last
+async def _replay_turn(episode: Episode, turn: Turn, chat: Chat, reason: str) -> tuple[list[str], str]:
+    """Lines that say what differs, and how the episode has ended now, if it has. `reason`: why the rollout ended, in its last
     turn."""
+    was_lost, is_over = reason == EndReason.WORKER_LOST, reason not in ("", *EndReason)
     try:
-        result = await episode.execute(turn.code)
-    except WorkerLost as lost:
-        return ([] if ending == EndReason.WORKER_LOST else [f"the world was lost: {lost}"]), True
-    differences = []
-    if ending == EndReason.WORKER_LOST:
-        differences.append("the world was lost in this turn, and is not now")
-    # How a tampered rollout ended before it was scored is not kept.
-    if ending != EndReason.TAMPERED and result.completed != (ending == EndReason.COMPLETED):
-        differences.append("the task is completed now" if result.completed else "the task is not completed now")
-    if ending not in (EndReason.COMPLETED, EndReason.WORKER_LOST, EndReason.TAMPERED):
+        step = await episode.step(turn.action_text)
+    except EpisodeLost as lost:
+        return ([] if was_lost else [f"the world was lost: {lost}"]), EndReason.WORKER_LOST
+    differences = _diff("executed", turn.executed.split("\n"), step.executed.split("\n"))
+    if was_lost:
+        return [*differences, "the world was lost in this turn, and is not now"], step.end
+    if bool(step.end) != is_over:
+        differences.append(f"the episode ends now: {step.end}" if step.end else "the episode does not end now")
+    if not step.end and not is_over:
         # As rollout files keep it: they hold no lone surrogates.
-        output = chat.observation(result.output).text.encode("utf-8", "replace").decode()
+        output = chat.observation(step.observation).text.encode("utf-8", "replace").decode()
         differences += _diff("output", turn.observation.split("\n"), output.split("\n"))
-    if ending != EndReason.WORKER_LOST:
-        differences += _diff("API calls", turn.api_calls, result.api_calls)
-    return differences, result.completed
+    return differences + _diff("log", turn.log, list(step.log)), step.end
 
 
 def _compare_scores(rollout: Rollout, score: Score) -> list[str]:
@@ -115,7 +119,7 @@ def main() -> int:
     def work() -> None:
         outcome.append(run_async(_replay_from_run(args.run_dir, args.rollout)))
 
-    if status := run_command(work, "stopped", (EngineError, ScoringError)):
+    if status := run_command(work, "stopped", (EnvironmentFailed, ScoringError)):
         return FAILED if status == 1 else status
     return 0 if outcome == [True] else DIFFERS
 
@@ -123,9 +127,13 @@ def main() -> int:
 async def _replay_from_run(run_dir: Path, rollout_id: str) -> bool:
     run = RunDir.open(run_dir)
     config, rollout = run.config, find_rollout(run, rollout_id)
-    task = find_task(config.tasks.root, rollout.task_id)
+    # One episode is enough.
+    environment = make_part(
+        ENVIRONMENT, config.model_copy(update={"tasks": config.tasks.model_copy(update={"num_workers": 1})})
+    )
+    task = find_task(environment, rollout.task_id)
     chat = Chat.from_pretrained(config.model.path, config.agent)
-    async with make_environment(config.tasks.model_copy(update={"num_workers": 1})) as environment:
+    async with environment:
         return await replay(rollout, task, environment, chat)
 
 

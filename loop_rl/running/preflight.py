@@ -5,14 +5,15 @@ from __future__ import annotations
 import importlib.util
 import sys
 
-from appworld_tasks.splits import SplitError, training_tasks
 from loop_rl.config.base import ConfigError
+from loop_rl.config.parts import ENVIRONMENT, make_part
 from loop_rl.config.settings import Config
+from loop_rl.environments.protocol import TaskError
 from loop_rl.evaluation.preflight import check_evaluation_inputs
 
 
 def check_inputs(config: Config) -> None:
-    """Check AppWorld, the tasks and the model of a training run; GPUs are another matter, see roles.check_gpus.
+    """Check the environment, the tasks and the model of a training run; GPUs are another matter, see roles.check_gpus.
 
     Raises:
         ConfigError: one line that names what is missing and how to get it.
@@ -22,10 +23,9 @@ def check_inputs(config: Config) -> None:
             f"evaluation.endpoint={config.evaluation.endpoint}: an endpoint can be evaluated, not trained; leave it out"
         )
     check_evaluation_inputs(config, config.evaluation.split)
-    tasks = config.tasks
     try:
-        training_tasks(tasks.root, tasks.train_split, tasks.difficulties, tasks.task_ids)
-    except SplitError as error:
+        make_part(ENVIRONMENT, config).training_tasks()
+    except TaskError as error:
         raise ConfigError(str(error)) from error
     if config.trainer.sequence_parallel_size > 1:
         from loop_rl.training.sequence_parallel import require_divisible_heads  # brings torch, which takes seconds

@@ -5,20 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
 
-from appworld_tasks.scoring import ScoringError
-from loop_rl.agents.chat import Chat
-from loop_rl.agents.episode import EpisodeSettings, Job, run_job
-from loop_rl.agents.policy import Policy
+from loop_rl.agents.episode import Agent, Job, run_episode
 from loop_rl.data.rollout import Rollout
-from loop_rl.environments.protocol import Environment
+from loop_rl.environments.protocol import Environment, ScoringError
 
 
 async def collect(
     jobs: AsyncIterator[Job],
     environment: Environment,
-    policy: Policy,
-    chat: Chat,
-    settings: EpisodeSettings,
+    agent: Agent,
     num_concurrent: int,
     on_finished: Callable[[Rollout], None],
     *,
@@ -38,7 +33,7 @@ async def collect(
                 if (job := await anext(jobs, None)) is None:
                     return
             try:
-                on_finished(await run_job(job, environment, policy, chat, settings, keep_outputs))
+                on_finished(await run_episode(job, environment, agent, keep_outputs))
             except ScoringError as error:
                 if not on_unscorable:
                     raise

@@ -17,15 +17,12 @@ import sys
 from collections.abc import Coroutine, Sequence
 from pathlib import Path
 
-from appworld_tasks.pool import EngineError
-from appworld_tasks.scoring import ScoringError
-from appworld_tasks.splits import training_tasks
 from loop_rl.agents.chat import Chat
-from loop_rl.agents.episode import EpisodeSettings
+from loop_rl.agents.episode import Agent
 from loop_rl.agents.policy import PolicyError
+from loop_rl.config.parts import ENVIRONMENT, make_part
 from loop_rl.config.settings import Config
-from loop_rl.environments.appworld.environment import make_environment
-from loop_rl.environments.protocol import Environment, Task
+from loop_rl.environments.protocol import Environment, EnvironmentFailed, ScoringError, Task
 from loop_rl.machine.command import run_async, run_command
 from loop_rl.sampling.collect import collect
 from loop_rl.sampling.sources.groups import Dispatcher, StalenessError
@@ -64,9 +61,7 @@ async def sample_run(
         await collect(
             dispatcher.jobs(),
             environment,
-            policy,
-            chat,
-            EpisodeSettings.training(config.agent),
+            Agent.training(policy, chat, config.agent),
             num_concurrent=config.tasks.num_workers,
             on_finished=dispatcher.finished,
             on_unscorable=dispatcher.unscorable,
@@ -118,15 +113,13 @@ async def _run_together(works: Sequence[Coroutine], helpers: Sequence[Coroutine]
 
 
 async def _main(run: RunDir, config: Config, urls: list[str]) -> None:
-    tasks = training_tasks(
-        config.tasks.root, config.tasks.train_split, config.tasks.difficulties, config.tasks.task_ids
-    )
+    environment = make_part(ENVIRONMENT, config)
     chat = Chat.from_pretrained(config.model.path, config.agent)
     async with (
-        make_environment(config.tasks) as environment,
+        environment,
         PolicyClient.of_run(run, config, urls, chat.end_of_turn_id) as policy,
     ):
-        await sample_run(run, config, tasks, environment, chat, policy)
+        await sample_run(run, config, environment.training_tasks(), environment, chat, policy)
 
 
 def main() -> int:
@@ -137,7 +130,7 @@ def main() -> int:
     return run_command(
         lambda: _sample(args),
         "stopped; what is finished is kept",
-        (EngineError, PolicyError, ScoringError, StalenessError),
+        (EnvironmentFailed, PolicyError, ScoringError, StalenessError),
     )
 
 

@@ -20,7 +20,7 @@ from typing import Any, Self
 
 import aiohttp
 
-from loop_rl.agents.policy import PolicyError, Sample
+from loop_rl.agents.policy import Generation, PolicyError
 from loop_rl.config.settings import Config
 from loop_rl.serving.http_client import RequestFailed, watchful_connector
 from loop_rl.serving.versions import OtherVersion, Served, ServedAdapters, ServedModel
@@ -95,7 +95,7 @@ class PolicyClient:
 
     async def sample(
         self, prompt_ids: list[int], max_tokens: int, temperature: float, seed: int, version: int | None = None
-    ) -> Sample:
+    ) -> Generation:
         """Continue a prompt by at most `max_tokens` tokens, up to and including the end-of-turn token.
 
         version: None is the newest; with full weights, where servers change one after another, whichever the server in
@@ -124,7 +124,7 @@ class PolicyClient:
         finally:
             self._num_asked[version] -= 1
 
-    async def _ask(self, request: dict[str, Any], version: int | None) -> Sample:
+    async def _ask(self, request: dict[str, Any], version: int | None) -> Generation:
         for attempt in range(1, _NUM_SENDS + 1):
             server = await self._until(lambda: self._least_loaded(version), f"holds policy version {version}")
             answering = max(server.held) if version is None else version
@@ -145,7 +145,7 @@ class PolicyClient:
                 f"vLLM server {server.url} returned {len(token_ids)} tokens with log-probabilities {logprobs[:5]}..."
             )
         self.num_generated_tokens += len(token_ids)
-        return Sample(token_ids, logprobs, answering)
+        return Generation(token_ids, logprobs, answering)
 
     async def load_version(self, version: int, folder: Path | None) -> None:
         """Make every server hold a version, then answer with it; older versions that nobody uses are dropped.

@@ -1,7 +1,7 @@
 """Evaluating a model behind an OpenAI-compatible endpoint: messages in, text out, no token ever seen.
 
     async with Endpoint("http://127.0.0.1:8000/v1", "Qwen/Qwen2.5-7B-Instruct") as policy:
-        await collect(in_order(jobs), environment, policy, MessageChat(config.agent), settings, ...)
+        agent = Agent.evaluation(policy, MessageChat(config.agent), ...)
 
 To the agent a conversation is a list that only grows. Here its items are messages instead of token ids, and blanks that
 make the list as long as the endpoint says the conversation is in tokens, so that the agent's limits hold. Token ids and
@@ -16,18 +16,17 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
 import aiohttp
 
-from loop_rl.agents.chat import Observation
-from loop_rl.agents.policy import PolicyError, Sample
+from loop_rl.agents.chat import Shown
+from loop_rl.agents.policy import ContextFull, Generation, PolicyError
 from loop_rl.config.settings import AgentConfig
 from loop_rl.data.messages import Message
-from loop_rl.data.rollout import EndReason, Rollout, Usage
-from loop_rl.environments.appworld.prompts import build_prompt
-from loop_rl.environments.protocol import Task
+from loop_rl.data.rollout import Rollout, Usage
 from loop_rl.serving.http_client import RequestFailed, fetch
 
 API_KEY = "OPENAI_API_KEY"
@@ -47,8 +46,6 @@ class Reply:
     action_tokens: int
     tokens: int
     """Of the conversation so far, this reply included."""
-    too_long: bool = False
-    """The endpoint refused the conversation as too long: nothing was sampled."""
 
 
 Item = Message | Reply | None
@@ -77,10 +74,11 @@ class Endpoint:
 
     async def sample(
         self, prompt_ids: list[Item], max_tokens: int, temperature: float, seed: int, version: int | None = None
-    ) -> Sample:
+    ) -> Generation:
         """The next turn of a conversation, at most `max_tokens` tokens.
 
         Raises:
+            ContextFull: the conversation is too long for it.
             PolicyError: the endpoint does not answer, refuses, or answers with nonsense.
         """
         body = {
@@ -96,10 +94,10 @@ class Endpoint:
             )
         except RequestFailed as failed:
             if failed.status == 400 and _TOO_LONG.search(failed.body):
-                return Sample([Reply("", 0, len(prompt_ids), too_long=True)], [], 0)
+                raise ContextFull(f"endpoint {self._url} refuses the conversation as too long") from None
             raise PolicyError(f"endpoint {self._url} {failed}{_hint(failed.status, self._url)}") from None
         reply = self._read(answer)
-        return Sample([reply, *[_BLANK] * (reply.tokens - len(prompt_ids) - 1)], [], 0)
+        return Generation([reply, *[_BLANK] * (reply.tokens - len(prompt_ids) - 1)], [], 0)
 
     def _read(self, answer: str) -> Reply:
         try:
@@ -116,21 +114,20 @@ class MessageChat:
     """In place of `loop_rl.agents.chat.Chat` where a conversation is messages."""
 
     def __init__(self, agent: AgentConfig) -> None:
-        self._prompt_style = agent.prompt
         self._max_observation_chars = agent.max_observation_tokens * _CHARS_PER_TOKEN
 
-    def first_turn(self, task: Task) -> list[Item]:
-        """The prompt for a task."""
-        return list(build_prompt(self._prompt_style, task))
+    def first_turn(self, messages: Sequence[Message]) -> list[Item]:
+        """The prompt."""
+        return list(messages)
 
-    def observation(self, output: str) -> Observation:
+    def observation(self, output: str) -> Shown:
         """REPL output as the agent sees it: of a longer one head and tail around a line that says what is missing."""
         half = self._max_observation_chars // 2
         if len(output) > 2 * half:
             output = f"{output[:half]}\n[... {len(output) - 2 * half} characters cut ...]\n{output[-half:]}"
-        return Observation([], output)
+        return Shown([], output)
 
-    def next_turn(self, observation: Observation, last_action_id: Item) -> list[Item]:
+    def next_turn(self, observation: Shown, last_action_id: Item) -> list[Item]:
         """What comes after an action."""
         message = {"role": "user", "content": observation.text}
         return [message, *[_BLANK] * (len(observation.text) // _CHARS_PER_TOKEN)]
@@ -145,10 +142,7 @@ def stored(rollout: Rollout) -> tuple[Rollout, Usage]:
     replies = [turn.action_ids[0] for turn in rollout.turns]
     turns = [replace(turn, context_ids=[], action_ids=[]) for turn in rollout.turns]
     usage = Usage(sum(reply.action_tokens for reply in replies), replies[-1].tokens if replies else 0)
-    if not replies or not replies[-1].too_long:
-        return replace(rollout, turns=turns), usage
-    end_reason = EndReason.CONTEXT_FULL if rollout.end_reason == EndReason.NO_CODE else rollout.end_reason
-    return replace(rollout, turns=turns[:-1], end_reason=end_reason), usage
+    return replace(rollout, turns=turns), usage
 
 
 async def check_endpoint(url: str, model: str) -> None:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Container, Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from loop_rl.data.rollout import EndReason, Group, Rollout, Turn
+from loop_rl.data.rollout import Ending, EndReason, Group, Rollout, Turn
 
-SCHEMA_VERSION = 2  # 2: Turn.api_calls
+SCHEMA_VERSION = 3
+"""3: what the environment adds is `executed` and `log`, a turn has a reward, a rollout family, labels and ending."""
 
 
 _TURN = pa.struct(
@@ -22,9 +25,12 @@ _TURN = pa.struct(
         ("logprobs", pa.list_(pa.float32())),
         ("policy_version", pa.int32()),
         ("action_text", pa.string()),
-        ("code", pa.string()),
+        ("executed", pa.string()),
         ("observation", pa.string()),
-        ("api_calls", pa.list_(pa.string())),
+        ("log", pa.list_(pa.string())),
+        ("extends", pa.bool_()),
+        ("reward", pa.float64()),
+        ("valid", pa.bool_()),
     ]
 )
 
@@ -35,11 +41,13 @@ SCHEMA = pa.schema(
         ("group_id", pa.int32()),
         ("iteration", pa.int32()),
         ("task_id", pa.string()),
-        ("scenario_id", pa.string()),
-        ("difficulty", pa.int32()),
+        ("family", pa.string()),
+        ("labels", pa.string()),
         ("instruction", pa.string()),
         ("end_reason", pa.string()),
+        ("ending", pa.string()),
         ("reward", pa.float64()),
+        ("score", pa.float64()),
         ("success", pa.bool_()),
         ("passes", pa.list_(pa.string())),
         ("failures", pa.list_(pa.string())),
@@ -53,6 +61,44 @@ SCHEMA = pa.schema(
 )
 
 
+_TURN_2 = pa.struct(
+    [
+        ("context_ids", pa.list_(pa.int32())),
+        ("action_ids", pa.list_(pa.int32())),
+        ("logprobs", pa.list_(pa.float32())),
+        ("policy_version", pa.int32()),
+        ("action_text", pa.string()),
+        ("code", pa.string()),
+        ("observation", pa.string()),
+        ("api_calls", pa.list_(pa.string())),
+    ]
+)
+
+
+_SCHEMA_2 = pa.schema(
+    [
+        ("rollout_id", pa.string()),
+        ("group_id", pa.int32()),
+        ("iteration", pa.int32()),
+        ("task_id", pa.string()),
+        ("scenario_id", pa.string()),
+        ("difficulty", pa.int32()),
+        ("instruction", pa.string()),
+        ("end_reason", pa.string()),
+        ("reward", pa.float64()),
+        ("success", pa.bool_()),
+        ("passes", pa.list_(pa.string())),
+        ("failures", pa.list_(pa.string())),
+        ("turns", pa.list_(_TURN_2)),
+        ("started_at", pa.float64()),
+        ("duration_s", pa.float64()),
+        ("generation_s", pa.float64()),
+        ("environment_s", pa.float64()),
+    ],
+    metadata={"loop_rl.schema_version": "2"},
+)
+
+
 def write_rollouts(path: Path, rollouts: Iterable[Rollout]) -> None:
     """Write rollouts to one parquet file, visible under `path` only when complete.
 
@@ -63,8 +109,7 @@ def write_rollouts(path: Path, rollouts: Iterable[Rollout]) -> None:
     # A dot in front hides the unfinished file from the *.parquet glob that readers use.
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        # A lone surrogate in REPL output cannot be stored as UTF-8; the tokens are what training uses.
-        rows = [_encodable(asdict(rollout)) for rollout in rollouts]
+        rows = [_row(rollout) for rollout in rollouts]
         pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), unfinished)
         os.replace(unfinished, path)
     except OSError as error:
@@ -82,17 +127,66 @@ def read_rollouts(path: Path, rollout_ids: Container[str] | None = None) -> list
     """
     filters = None if rollout_ids is None else [("rollout_id", "in", rollout_ids)]
     try:
-        schema = pq.read_schema(path)
-        rows = pq.read_table(path, filters=filters).to_pylist() if schema.equals(SCHEMA) else None
+        version = schema_version(pq.read_schema(path))
+        rows = pq.read_table(path, filters=filters).to_pylist() if version else None
     except (pa.ArrowException, OSError, ValueError) as error:  # the latter where text is not UTF-8
         raise ValueError(f"{path}: not a readable rollout file: {' '.join(str(error).split())}") from error
-    if rows is None:
-        version = (schema.metadata or {}).get(b"loop_rl.schema_version", b"none").decode("utf-8", "replace")
-        raise ValueError(
-            f"{path}: rollout schema version {version}, this code reads version {SCHEMA_VERSION}; "
-            "use the loop_rl that wrote it"
-        )
-    return [Rollout(**(row | {"turns": [Turn(**turn) for turn in row["turns"]]})) for row in rows]
+    return [_rollout(row if version == SCHEMA_VERSION else _from_schema_2(row)) for row in rows]
+
+
+_NAMES_2 = {"family": "scenario_id", "labels": "difficulty", "executed": "code", "log": "api_calls"}
+_NAMES_2 |= dict.fromkeys(("ending", "score", "extends", "valid"), "")
+
+
+class ForeignSchema(ValueError):
+    """A parquet file of another schema; the message says which."""
+
+
+def schema_version(schema: pa.Schema) -> int:
+    """Of a file of rollouts, one that can be read. Raises ForeignSchema."""
+    for version, known in ((SCHEMA_VERSION, SCHEMA), (2, _SCHEMA_2)):
+        if schema.equals(known):
+            return version
+    written = (schema.metadata or {}).get(b"loop_rl.schema_version", b"none").decode("utf-8", "replace")
+    raise ForeignSchema(
+        f"rollout schema version {written}, this code reads version {SCHEMA_VERSION}; use the loop_rl that wrote it"
+    )
+
+
+def columns_of(version: int, names: Iterable[str]) -> list[str]:
+    """What columns of `SCHEMA`, or of its turns, are called in a file of this version; those that it lacks are left out."""
+    if version == SCHEMA_VERSION:
+        return list(names)
+    return [_NAMES_2.get(name, name) for name in names if _NAMES_2.get(name, name)]
+
+
+def label_of(value: str | int) -> str:
+    """The label that is shown, of a cell of the column `labels`, whichever the version."""
+    return str(value) if isinstance(value, int) else next(iter(json.loads(value).values()), "")
+
+
+def _row(rollout: Rollout) -> dict[str, Any]:
+    row = asdict(rollout) | {"reward": rollout.reward, "labels": json.dumps(rollout.labels)}
+    return _encodable(row)
+
+
+def _rollout(row: dict[str, Any]) -> Rollout:
+    del row["reward"]  # the sum of what else is there
+    return Rollout(**row | {"labels": json.loads(row["labels"]), "turns": [Turn(**turn) for turn in row["turns"]]})
+
+
+def _from_schema_2(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of AppWorld's, before there were other environments: as `SCHEMA` has it."""
+    row |= {
+        "family": row.pop("scenario_id"),
+        "labels": json.dumps({"difficulty": str(row.pop("difficulty"))}),
+        "ending": str(Ending.of(row["end_reason"])),
+        "score": row["reward"],
+    }
+    for turn in row["turns"]:
+        turn["valid"] = bool(turn["code"])
+        turn |= {"executed": turn.pop("code"), "log": turn.pop("api_calls"), "extends": True, "reward": 0.0}
+    return row
 
 
 def read_group(path: Path) -> Group:
@@ -106,6 +200,7 @@ def read_group(path: Path) -> Group:
 
 
 def _encodable(value):
+    # A lone surrogate in what an environment says cannot be stored as UTF-8; the tokens are what training uses.
     if isinstance(value, str):
         return value.encode("utf-8", "replace").decode("utf-8")
     if isinstance(value, dict):

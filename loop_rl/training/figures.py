@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from statistics import fmean
 
 from loop_rl.data.rollout import EndReason, Group, Rollout
 
 
-def describe_groups(groups: list[Group], iteration: int, num_kept: int, max_staleness: int) -> dict[str, float]:
-    """What the sampler delivered for one iteration.
+def describe_groups(
+    groups: list[Group], iteration: int, num_kept: int, max_staleness: int, end_reasons: Iterable[str]
+) -> dict[str, float]:
+    """What the sampler delivered for one iteration. end_reasons: the environment's own.
 
     Shares and returns are fractions in [0, 1], staleness is in policy versions, times in seconds.
     """
@@ -34,7 +37,7 @@ def describe_groups(groups: list[Group], iteration: int, num_kept: int, max_stal
         "time/generation_s_per_rollout": fmean(r.generation_s for r in rollouts),
         "time/environment_s_per_rollout": fmean(r.environment_s for r in rollouts),
         **{f"staleness/{age}": ages[age] / max(1, len(staleness)) for age in range(max_staleness + 1)},
-        **{f"end/{reason.value}": ends[reason.value] / len(rollouts) for reason in EndReason},
+        **{f"end/{reason}": ends[reason] / len(rollouts) for reason in (*end_reasons, *map(str, EndReason))},
     }
 
 

@@ -19,8 +19,6 @@ import random
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import torch
 from rich.progress import Progress, track
@@ -28,7 +26,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_token
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
 from loop_rl.agents.chat import Chat
-from loop_rl.environments.protocol import Task
+from loop_rl.environments.appworld.demonstrations import as_conversation
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
@@ -138,24 +136,33 @@ def fit(model: Qwen2ForCausalLM, examples: list, args: argparse.Namespace, pad_i
     return sum(losses[-len(losses) // args.epochs :]) / (len(losses) // args.epochs)
 
 
-def action_text(turn: dict) -> str:
-    """A demonstrated turn as the agent writes it."""
-    thought = turn["thought"] and turn["thought"] + "\n"
-    return f"{thought}```python\n{turn['code']}\n```"
+def load_demonstrations(path: Path) -> list[dict]:
+    """Conversations, one a line: {"messages": what came before the first action, "turns": [{"text", "output"}]}; AppWorld's
+    demonstrations hold what such a conversation is made of."""
+    demonstrations = [json.loads(line) for line in path.read_text().splitlines()]
+    return [d if "messages" in d else as_conversation(d) for d in demonstrations]
 
 
-def encode(demonstration: dict, tokenizer: PreTrainedTokenizerFast, max_observation_tokens: int):
-    """Token ids and action mask of one demonstration."""
-    task = SimpleNamespace(**{key: demonstration[key] for key in ("instruction", "supervisor", "datetime")})
-    turns = [(action_text(turn), turn["output"]) for turn in demonstration["turns"]]
-    return demonstration_tokens(tokenizer, "compact", task, turns, max_observation_tokens)
+def demonstration_tokens(chat: Chat, demonstration: dict) -> tuple[list[int], list[bool]]:
+    """Tokens of a demonstrated episode and the mask of its actions, exactly as an agent would have produced it. The last
+    output is not part of the episode, as the agent never saw it."""
+    turns = demonstration["turns"]
+    ids = chat.first_turn(demonstration["messages"])
+    mask = [False] * len(ids)
+    for index, turn in enumerate(turns):
+        action = [*chat.encode(turn["text"]), chat.end_of_turn_id]
+        ids += action
+        mask += [True] * len(action)
+        if index < len(turns) - 1:
+            context = chat.next_turn(chat.observation(turn["output"]), action[-1])
+            ids += context
+            mask += [False] * len(context)
+    return ids, mask
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--demonstrations", type=Path, required=True, help="from `appworld_tasks.builtin demonstrations`"
-    )
+    parser.add_argument("--demonstrations", type=Path, required=True, help="a file of conversations")
     parser.add_argument("--out", type=Path, required=True, help="folder of the model; must not exist")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--epochs", type=int, default=5)
@@ -173,15 +180,16 @@ def main() -> int:
     torch.manual_seed(args.seed)
     started = time.monotonic()
 
-    demonstrations = [json.loads(line) for line in args.demonstrations.read_text().splitlines()]
+    demonstrations = load_demonstrations(args.demonstrations)
     texts = [
         "system\nuser\n"
-        + d["instruction"]
-        + "".join(f"\nassistant\n{action_text(turn)}\nuser\n{turn['output']}\n" for turn in d["turns"])
+        + d["messages"][-1]["content"]
+        + "".join(f"\nassistant\n{turn['text']}\nuser\n{turn['output']}\n" for turn in d["turns"])
         for d in demonstrations
     ]
     tokenizer = build_tokenizer(texts, args.vocab_size, args.max_tokens)
-    examples = [encode(d, tokenizer, args.max_observation_tokens) for d in track(demonstrations, "tokenising")]
+    chat = Chat(tokenizer, args.max_observation_tokens)
+    examples = [demonstration_tokens(chat, d) for d in track(demonstrations, "tokenising")]
     lengths = sorted(len(ids) for ids, _ in examples)
     print(f"{len(lengths)} demonstrations, tokens each: median {lengths[len(lengths) // 2]}, longest {lengths[-1]}")
 
@@ -197,26 +205,3 @@ def main() -> int:
 
 if __name__ == "__main__":
     sys.exit(main())
-
-
-def demonstration_tokens(
-    tokenizer: Any, prompt_style: str, task: Task, turns: list[tuple[str, str]], max_observation_tokens: int
-) -> tuple[list[int], list[bool]]:
-    """Tokens of a demonstrated episode and the mask of its actions, exactly as an agent would have produced it.
-
-    Args:
-        turns: (what the agent wrote, REPL output) of each turn; the last output is not part of the episode, as the agent
-            never saw it.
-    """
-    chat = Chat(tokenizer, prompt_style, max_observation_tokens)
-    ids = chat.first_turn(task)
-    mask = [False] * len(ids)
-    for index, (text, output) in enumerate(turns):
-        action = [*chat.encode(text), chat.end_of_turn_id]
-        ids += action
-        mask += [True] * len(action)
-        if index < len(turns) - 1:
-            context = chat.next_turn(chat.observation(output), action[-1])
-            ids += context
-            mask += [False] * len(context)
-    return ids, mask

@@ -96,21 +96,27 @@ def run(mode: str, folder: Path, num_ranks: int) -> None:
     assert status == 0, (folder / f"{mode}-{num_ranks}.log").read_text()[-4000:]
 
 
-def new_trainer(folder: Path, model: str = "model", **settings):
-    """A trainer of a model in the folder, in a process that may have had one; Accelerate and DeepSpeed keep state for the whole process."""
-    import tiny
+def forget_last_trainer() -> None:
+    """In a process that may have had a trainer; Accelerate and DeepSpeed keep state for the whole process."""
     from accelerate.state import AcceleratorState
     from deepspeed.runtime.sequence_parallel import parallel_state_sp
     from deepspeed.utils import groups
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
-
-    from loop_rl.training.trainer import Trainer
 
     AcceleratorState._reset_state()
     if groups.mpu is not None:  # the last trainer was a sequence-parallel one
         parallel_state_sp._release_sequence_parallel_groups()
         groups.mpu = None
         del ALL_ATTENTION_FUNCTIONS["sdpa"]  # uncovers the unwrapped one
+
+
+def new_trainer(folder: Path, model: str = "model", **settings):
+    """A trainer of a model in the folder."""
+    import tiny
+
+    from loop_rl.training.trainer import Trainer
+
+    forget_last_trainer()
     return Trainer(tiny.make_config(folder / model, **settings))
 
 

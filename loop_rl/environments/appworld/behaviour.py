@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Protocol
 
-from loop_rl.data.rollout import EndReason
+from loop_rl.environments.appworld.ends import COMPLETED
 
 _BLOCK_OPENS = re.compile(r"^```python[ \t]*$", re.MULTILINE)
 _ASSUMPTION = re.compile(r"\bassum\w*", re.IGNORECASE)
@@ -22,16 +22,16 @@ _API = re.compile(r"\bapis\.(\w+)\.(\w+)[ \t]*\(")
 _COMPLETE_TASK = ("supervisor", "complete_task")
 _FAILED = "Execution failed"  # how AppWorld's REPL begins the report of an exception
 SHOW_API_DOC = "GET /api_docs/api_doc "
-"""How `Turn.api_calls` begins a call of show_api_doc."""
+"""How `Turn.log` begins a call of show_api_doc."""
 
 
 class TextTurn(Protocol):
     """What of a `loop_rl.data.rollout.Turn` is looked at."""
 
     action_text: str
-    code: str
+    executed: str
     observation: str
-    api_calls: Sequence[str]
+    log: Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ ROWS = (
         "doc_calls",
         "rollouts",
         False,
-        "Calls that reached AppWorld, by Turn.api_calls.",
+        "Calls that reached AppWorld, by Turn.log.",
     ),
     Row(
         "turns with more than one code block",
@@ -126,10 +126,10 @@ def count_behaviour(turns: Sequence[TextTurn], end_reason: str, num_action_token
     texts = [turn.action_text for turn in turns]
     return Behaviour(
         rollouts=1,
-        completed=int(end_reason == EndReason.COMPLETED),
+        completed=int(end_reason == COMPLETED),
         turns=len(turns),
         action_tokens=num_action_tokens,
-        doc_calls=sum(call.startswith(SHOW_API_DOC) for turn in turns for call in turn.api_calls),
+        doc_calls=sum(call.startswith(SHOW_API_DOC) for turn in turns for call in turn.log),
         multi_block_turns=sum(len(_BLOCK_OPENS.findall(text)) > 1 for text in texts),
         failed_calls=len(failed),
         given_up=len(given_up),
@@ -150,7 +150,7 @@ def failures(turns: Sequence[TextTurn]) -> tuple[list[int], list[int]]:
     """
     failed, given_up = [], []
     for index, (turn, following) in enumerate(pairwise(turns)):
-        tried = apis_in(turn.code) - {_COMPLETE_TASK}
+        tried = apis_in(turn.executed) - {_COMPLETE_TASK}
         if not tried or not turn.observation.startswith(_FAILED):
             continue
         failed.append(index)

@@ -20,6 +20,7 @@ from pathlib import Path
 from appworld_tasks.reference import PagedApi, no_op_tests, paged_apis
 from loop_rl.data.rollout import EndReason, Rollout, Turn
 from loop_rl.environments.appworld.behaviour import SHOW_API_DOC, apis_in
+from loop_rl.environments.appworld.ends import COMPLETED
 
 _UNAUTHORIZED = "Response status code is 401"  # how AppWorld words it
 _ANSWER = re.compile(r"\banswers?\b", re.IGNORECASE)
@@ -82,7 +83,7 @@ def _context_full(rollout: Rollout, evidence: Evidence) -> bool:
 
 
 def _wrong_answer(rollout: Rollout, evidence: Evidence) -> bool:
-    return rollout.end_reason == EndReason.COMPLETED and any(_ANSWER.search(test) for test in rollout.failures)
+    return rollout.end_reason == COMPLETED and any(_ANSWER.search(test) for test in rollout.failures)
 
 
 def _collateral_damage(rollout: Rollout, evidence: Evidence) -> bool:
@@ -96,13 +97,11 @@ def _authentication_error(rollout: Rollout, evidence: Evidence) -> bool:
 def _documentation_unread(rollout: Rollout, evidence: Evidence) -> bool:
     read: set[tuple[str, str]] = set()
     for turn in rollout.turns:
-        called = {api for api in apis_in(turn.code) if api[0] not in _NEED_NO_DOC}
+        called = {api for api in apis_in(turn.executed) if api[0] not in _NEED_NO_DOC}
         if called - read:
             return True
         # Only now: code that reads and calls in one turn was written before anything was read.
-        docs = [
-            _parameters(line.removeprefix(SHOW_API_DOC)) for line in turn.api_calls if line.startswith(SHOW_API_DOC)
-        ]
+        docs = [_parameters(line.removeprefix(SHOW_API_DOC)) for line in turn.log if line.startswith(SHOW_API_DOC)]
         read |= {(str(doc.get("app_name")), str(doc.get("api_name"))) for doc in docs if doc is not None}
     return False
 
@@ -132,7 +131,7 @@ def _left_unfinished(pages: list[tuple[int, int, int | None]]) -> bool:
 def _paged_calls(turn: Turn, paged: Sequence[PagedApi]) -> list[tuple[str, int, dict]]:
     """(path, default page limit, parameters) of the turn's calls to APIs that answer in pages."""
     calls = []
-    for line in turn.api_calls:
+    for line in turn.log:
         method, path, parameters = [*line.split(" ", 2), "", ""][:3]
         api = next((api for api in paged if method == api.method and api.path.fullmatch(path)), None)
         if api is not None and (values := _parameters(parameters)) is not None:

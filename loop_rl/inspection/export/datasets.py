@@ -17,9 +17,9 @@ from huggingface_hub import DatasetCard, DatasetCardData
 from loop_rl.agents.chat import Chat
 from loop_rl.config.base import ConfigError
 from loop_rl.config.load import dump_config
+from loop_rl.config.parts import ENVIRONMENT, make_part
 from loop_rl.data.messages import Message
 from loop_rl.data.rollout import Group, Rollout
-from loop_rl.environments.appworld.prompts import build_prompt
 from loop_rl.inspection.find import all_tasks
 from loop_rl.store.rollout_files import read_group
 from loop_rl.store.run_dir import RunDir
@@ -78,7 +78,7 @@ class Filter:
         return (
             bool(rollout.turns)
             and (self.iterations is None or rollout.iteration in self.iterations)
-            and (self.difficulties is None or rollout.difficulty in self.difficulties)
+            and (self.difficulties is None or rollout.labels.get("difficulty") in map(str, self.difficulties))
             and (self.min_reward is None or rollout.reward >= self.min_reward)
             and (rollout.success or not self.success)
             and (self.end_reason is None or rollout.end_reason == self.end_reason)
@@ -139,25 +139,25 @@ def export_preferences(run: RunDir, folder: Path, chosen: Filter, min_gap: float
 
 
 class _Conversations:
-    """Messages of a run's rollouts. Raises ChatError, RootError, SplitError."""
+    """Messages of a run's rollouts. Raises ChatError, TaskError."""
 
     def __init__(self, run: RunDir) -> None:
         config = run.config
-        self._root = config.tasks.root
-        self._style = config.agent.prompt
+        self._environment = make_part(ENVIRONMENT, config)
         self._chat = Chat.from_pretrained(config.model.path, config.agent)
-        self._tasks = {task.task_id: task for _, task in all_tasks(self._root)}
+        self._tasks = {task.task_id: task for _, task in all_tasks(self._environment)}
 
     def prompt(self, rollout: Rollout) -> list[Message]:
         """The messages before the first action. Raises ConfigError when the task is not the rollout's any more."""
         task = self._tasks.get(rollout.task_id)
+        messages = self._environment.prompt(task) if task else []
         # Rollouts hold tokens only. That the messages give exactly these tokens shows that they are the right ones.
-        if task is None or self._chat.first_turn(task) != rollout.turns[0].context_ids:
+        if not task or self._chat.first_turn(messages) != rollout.turns[0].context_ids:
             raise ConfigError(
-                f"{self._root}: task {rollout.task_id} is not the one that {rollout.rollout_id} is of; "
+                f"task {rollout.task_id} is not the one that {rollout.rollout_id} is of; "
                 "generate the tasks as they were when the run was made"
             )
-        return build_prompt(self._style, task)
+        return messages
 
     def answer(self, rollout: Rollout) -> list[Message]:
         """From the first action to the last."""

@@ -11,6 +11,7 @@ from huggingface_hub import ModelCard, ModelCardData
 
 from loop_rl.config.load import dump_config
 from loop_rl.config.settings import Config
+from loop_rl.evaluation.tables import measures
 from loop_rl.store.run_dir import RunDir
 
 _TEXT = """\
@@ -90,9 +91,9 @@ def _figures(run: RunDir, version: int) -> str:
     if not files:
         return "This version has not been evaluated."
     lines = [
-        "Task goal completion (TGC) and scenario goal completion (SGC), percent, with 95% confidence intervals.",
+        "Percent, with 95% confidence intervals; TGC is task goal completion, SGC scenario goal completion.",
         "",
-        "| split | measure | difficulty | number | value |",
+        "| split | measure | tasks | number | value |",
         "|---|---|---|---|---|",
     ]
     for file in files:
@@ -100,7 +101,7 @@ def _figures(run: RunDir, version: int) -> str:
         lines += [
             f"| {split} | {measure} | {level} | {figure['num']} | "
             f"{100 * figure['value']:.1f} [{100 * figure['low']:.1f}, {100 * figure['high']:.1f}] |"
-            for measure in ("TGC", "SGC")
+            for measure in measures(figures)
             for level, figure in figures[measure].items()
         ]
     return "\n".join(lines)
@@ -121,10 +122,15 @@ def _data(run: RunDir, config: Config, version: int) -> str:
         return "None: version 0 is the untouched base model."
     task_ids = [id for group_id in range(num_groups) for id in _task_ids(run.group_file(group_id))]
     return (
-        f"{len(task_ids)} rollouts of {len(set(task_ids))} tasks (split `{config.tasks.train_split}`, difficulties "
-        f"{', '.join(map(str, config.tasks.difficulties))}) of `{config.tasks.root}`, "
+        f"{len(task_ids)} rollouts of {len(set(task_ids))} tasks (split `{config.tasks.train_split}`"
+        f"{_chosen(config)}) of {config.tasks.environment}, "
         f"{config.sampler.rollouts_per_task} of a task and {config.sampler.tasks_per_iteration} tasks an iteration."
     )
+
+
+def _chosen(config: Config) -> str:
+    difficulties = getattr(config.tasks, "difficulties", None)
+    return f", difficulties {', '.join(map(str, difficulties))}, of `{config.tasks.root}`" if difficulties else ""
 
 
 def _task_ids(group_file: Path) -> list[str]:

@@ -16,6 +16,7 @@ from plotly.subplots import make_subplots
 
 from loop_rl.config.settings import AlgorithmConfig
 from loop_rl.environments.appworld.behaviour import ROWS, Behaviour
+from loop_rl.evaluation.tables import measures
 from loop_rl.inspection.inert import inert
 from loop_rl.inspection.report.run_data import BINS, RunData, Tally
 from loop_rl.store.timeline import Span
@@ -52,12 +53,15 @@ def label(text: str) -> str:
 
 
 def learning_curves(runs: Sequence[RunData]) -> go.Figure:
-    """Return and success of the training rollouts, with bands; TGC and SGC of the evaluations, with intervals."""
-    figure = _grid(["return (training rollouts)", "success (training rollouts)", "TGC ● and SGC ◇ (held-out tasks)"], 3)
+    """Return and success of the training rollouts, with bands; the measures of the evaluations, with intervals."""
+    found = dict.fromkeys(name for run in runs for e in run.evaluations for name in measures(e.figures))
+    names = list(found)[:2] or ["TGC", "SGC"]
+    marks = " and ".join(f"{name} {mark}" for name, mark in zip(names, "●◇", strict=False))
+    figure = _grid(["return (training rollouts)", "success (training rollouts)", f"{marks} (held-out tasks)"], 3)
     for index, run in enumerate(runs):
         for column, value in ((1, lambda t: t.reward / t.num), (2, lambda t: t.success / t.num)):
             _add_band(figure, column, index, run, value)
-        for metric, symbol, dash in (("TGC", "circle", "solid"), ("SGC", "diamond-open", "dot")):
+        for metric, symbol, dash in zip(names, ("circle", "diamond-open"), ("solid", "dot"), strict=False):
             _add_evaluations(figure, index, run, metric, symbol, dash)
     figure.update_yaxes(range=[-0.03, 1.03], tickformat=".0%", row=1)
     figure.update_yaxes(tickformat=".1f", row=1, col=1)

@@ -27,6 +27,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from loop_rl.config.base import ConfigError
 from loop_rl.environments.appworld.behaviour import ROWS, Row
+from loop_rl.evaluation.tables import level_name, measures
 from loop_rl.inspection.inert import inert
 from loop_rl.inspection.report import plots
 from loop_rl.inspection.report.run_data import EvaluationData, RunData, Tally, read_run, rollout_files
@@ -144,11 +145,12 @@ def _result_sentence(split: str, pair: tuple[EvaluationData, EvaluationData | No
     if pair is None:
         return f"There is no evaluation on {split} to show."
     before, after = pair
-    value = {name: 100 * before.figures[name]["all"]["value"] for name in ("TGC", "SGC")}
-    number = {name: before.figures[name]["all"]["num"] for name in value}
-    what = f"on {split} ({number['TGC']} tasks, {number['SGC']} scenarios)"
+    value = {name: 100 * before.figures[name]["all"]["value"] for name in measures(before.figures)}
+    number = ", ".join(f"{before.figures[n]['all']['num']} {'scenarios' if n == 'SGC' else 'tasks'}" for n in value)
+    what = f"on {split} ({number})"
     if after is None:
-        return f"TGC {value['TGC']:.1f}, SGC {value['SGC']:.1f} {what} at version {before.version}; no later version is evaluated."
+        values = ", ".join(f"{name} {old:.1f}" for name, old in value.items())
+        return f"{values} {what} at version {before.version}; no later version is evaluated."
     parts = []
     for name, old in value.items():
         new = 100 * after.figures[name]["all"]["value"]
@@ -190,20 +192,20 @@ def _problems(run: RunData) -> list[tuple[str, str]]:
 
 
 def _result_table(runs: list[RunData], split: str) -> Table:
-    """TGC and SGC in percent."""
+    """The measures in percent."""
     pairs = [run.before_after(split) for run in runs]
     levels = {
-        (metric, level): metric if level == "all" else f"{metric}, difficulty {level}"
-        for metric in ("TGC", "SGC")
+        (metric, level): metric if level == "all" else f"{metric}, {level_name(level)}"
+        for metric in dict.fromkeys(name for pair in pairs if pair for name in measures(pair[0].figures))
         for pair in pairs
         if pair
-        for level in pair[0].figures[metric]
+        for level in pair[0].figures.get(metric, ())
     }
     rows = []
     for (metric, level), heading in levels.items():
         cells = []
         for pair in pairs:
-            figures = [e.figures[metric].get(level) if e else None for e in pair or (None, None)]
+            figures = [e.figures.get(metric, {}).get(level) if e else None for e in pair or (None, None)]
             change = 100 * (figures[1]["value"] - figures[0]["value"]) if all(figures) else None
             cells += [str(figures[0]["num"]) if figures[0] else "–", *(_interval(figure) for figure in figures)]
             cells.append("–" if change is None else f"{change:+.1f}")
@@ -265,7 +267,7 @@ def _mark(tally: Tally) -> str:
 
 def _example(evaluation: EvaluationData) -> dict[str, Any]:
     example = evaluation.giving_up
-    texts = {name: _cut(getattr(example, name)) for name in ("code", "observation", "next_action")}
+    texts = {name: _cut(getattr(example, name)) for name in ("executed", "observation", "next_action")}
     return texts | {"rollout_id": example.rollout_id, "turn": example.turn + 1}
 
 

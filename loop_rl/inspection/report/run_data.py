@@ -18,8 +18,9 @@ from loop_rl.config.settings import Config
 from loop_rl.data.rollout import EndReason
 from loop_rl.data.updates import RolloutUpdate
 from loop_rl.environments.appworld.behaviour import Behaviour, count_behaviour, failures
+from loop_rl.evaluation.tables import measures
 from loop_rl.store.metrics import read_metrics
-from loop_rl.store.rollout_files import SCHEMA_VERSION
+from loop_rl.store.rollout_files import columns_of, schema_version
 from loop_rl.store.run_dir import RunDir
 from loop_rl.store.timeline import Span, read_timeline
 from loop_rl.store.updates import read_updates
@@ -34,9 +35,9 @@ BINS = {
 }
 """Bin edges of every histogram; values beyond the edges count in the outermost bin. Entropy is in nats."""
 
-_COLUMNS = ["rollout_id", "group_id", "iteration", "task_id", "scenario_id", "end_reason", "reward", "success"]
+_COLUMNS = ["rollout_id", "group_id", "iteration", "task_id", "family", "end_reason", "reward", "success"]
 _COLUMNS += ["started_at", "duration_s", "generation_s", "environment_s"]
-_TURN_COLUMNS = ["logprobs", "policy_version", "action_text", "code", "observation", "api_calls"]
+_TURN_COLUMNS = ["logprobs", "policy_version", "action_text", "executed", "observation", "log"]
 _BATCH_ROLLOUTS = 64
 _UNREADABLE = (pa.ArrowException, OSError, ValueError, KeyError, TypeError)
 
@@ -71,7 +72,7 @@ class Example(NamedTuple):
 
     rollout_id: str
     turn: int
-    code: str
+    executed: str
     observation: str
     next_action: str
 
@@ -83,7 +84,7 @@ class EvaluationData:
     version: int
     split: str
     figures: dict
-    """TGC and SGC as `loop_rl.environments.appworld.figures.describe` gives them."""
+    """As `Environment.figures` gives them."""
     behaviour: Behaviour = field(default_factory=Behaviour)
     scenarios: dict[str, dict[str, Tally]] = field(default_factory=dict)
     """Scenario -> task -> its rollouts."""
@@ -178,9 +179,9 @@ def _guarded(data: RunData, path: Path, read: Callable[[], None]) -> None:
 
 class _Turn(NamedTuple):
     action_text: str
-    code: str
+    executed: str
     observation: str
-    api_calls: list[str]
+    log: list[str]
 
 
 class _Row(NamedTuple):
@@ -196,19 +197,21 @@ class _Row(NamedTuple):
 
 def _read_rows(path: Path) -> Iterator[_Row]:
     with pq.ParquetFile(path) as file:
-        version = (file.schema_arrow.metadata or {}).get(b"loop_rl.schema_version", b"none").decode()
-        if version != str(SCHEMA_VERSION):
-            raise ValueError(f"rollout schema version {version}, this code reads version {SCHEMA_VERSION}")
-        columns = _COLUMNS + [f"turns.list.element.{name}" for name in _TURN_COLUMNS]
+        version = schema_version(file.schema_arrow)
+        columns = columns_of(version, _COLUMNS)
+        columns += [f"turns.list.element.{name}" for name in columns_of(version, _TURN_COLUMNS)]
         for batch in file.iter_batches(_BATCH_ROLLOUTS, columns=columns):
-            yield from _rows(batch)
+            yield from _rows(batch, version)
 
 
-def _rows(batch: pa.RecordBatch) -> Iterator[_Row]:
-    scalars = batch.select(_COLUMNS).to_pylist()
+def _rows(batch: pa.RecordBatch, version: int) -> Iterator[_Row]:
+    scalars = batch.select(columns_of(version, _COLUMNS)).rename_columns(_COLUMNS).to_pylist()
     turns = batch.column("turns")
     starts, flat = turns.offsets.to_numpy(), turns.values
-    texts = [_Turn(*row) for row in zip(*(flat.field(name).to_pylist() for name in _Turn._fields), strict=True)]
+    texts = [
+        _Turn(*row)
+        for row in zip(*(flat.field(name).to_pylist() for name in columns_of(version, _Turn._fields)), strict=True)
+    ]
     logprobs = flat.field("logprobs")
     token_starts, values = logprobs.offsets.to_numpy(), logprobs.values.to_numpy()
     versions = np.repeat(flat.field("policy_version").to_numpy(), np.diff(token_starts))
@@ -249,7 +252,7 @@ def _add_training(data: RunData, path: Path, updates: _Updates) -> None:
         into = data.iterations.setdefault(iteration, IterationData())
         into.groups.setdefault(fields["group_id"], Tally()).add(fields["reward"], fields["success"])
         into.behaviour += count_behaviour(row.turns, fields["end_reason"], len(row.logprobs))
-        task = data.scenarios.setdefault(fields["scenario_id"], {}).setdefault(fields["task_id"], {})
+        task = data.scenarios.setdefault(fields["family"], {}).setdefault(fields["task_id"], {})
         task.setdefault(iteration, Tally()).add(fields["reward"], fields["success"])
         _add_times(data, fields)
         values = {
@@ -279,7 +282,7 @@ def _add_evaluation(data: RunData, path: Path) -> None:
     for row in _read_rows(path):
         fields = row.fields
         evaluation.behaviour += count_behaviour(row.turns, fields["end_reason"], len(row.logprobs))
-        task = evaluation.scenarios.setdefault(fields["scenario_id"], {}).setdefault(fields["task_id"], Tally())
+        task = evaluation.scenarios.setdefault(fields["family"], {}).setdefault(fields["task_id"], Tally())
         task.add(fields["reward"], fields["success"])
         _add_times(data, fields)
         if evaluation.giving_up is None and (given_up := failures(row.turns)[1]):
@@ -288,17 +291,18 @@ def _add_evaluation(data: RunData, path: Path) -> None:
 
 def _check_figures(figures: dict, path: Path) -> None:
     try:
-        for metric in ("TGC", "SGC"):
-            for figure in figures[metric].values():
+        if not (names := measures(figures)):
+            raise KeyError("no measure")
+        for name in names:
+            for figure in figures[name].values():
                 _ = [float(figure[key]) for key in ("value", "low", "high", "num")]
-            _ = figures[metric]["all"]
     except (AttributeError, KeyError, TypeError) as error:
-        raise ValueError(f"{path.name} does not hold TGC and SGC with their intervals") from error
+        raise ValueError(f"{path.name} does not hold measures with their intervals") from error
 
 
 def _example(rollout_id: str, turns: list[_Turn], index: int) -> Example:
     turn, following = turns[index], turns[index + 1]
-    return Example(rollout_id, index, turn.code, turn.observation, following.action_text)
+    return Example(rollout_id, index, turn.executed, turn.observation, following.action_text)
 
 
 def _add_times(data: RunData, fields: dict) -> None:

@@ -22,7 +22,7 @@ from pathlib import Path
 from loop_rl.inspection.viewer.rows import ROW, UNUSABLE, read_advantages, read_rows
 from loop_rl.store.run_dir import RunDir
 
-INDEX_VERSION = 1
+INDEX_VERSION = 2
 TRAINING, UNFINISHED, DROPPED = "training", "unfinished", "dropped"
 SAMPLED = (TRAINING, UNFINISHED, DROPPED)
 """Sources of what was rolled out for training; all others are evaluations."""
@@ -30,8 +30,8 @@ SORTABLE = [
     "rollout_id",
     "source",
     "task_id",
-    "scenario_id",
-    "difficulty",
+    "family",
+    "label",
     "iteration",
     "max_version",
     "reward",
@@ -48,7 +48,7 @@ CREATE TABLE files (file_id INTEGER PRIMARY KEY, path TEXT UNIQUE, size INTEGER,
 CREATE TABLE rollouts (
     row INTEGER PRIMARY KEY AUTOINCREMENT,  -- never given twice, so that words of a replaced row match no other
     rollout_id TEXT UNIQUE, file_id INTEGER, source TEXT, group_id INTEGER, iteration INTEGER, task_id TEXT,
-    scenario_id TEXT, difficulty INTEGER, instruction TEXT, min_version INTEGER, max_version INTEGER, reward REAL,
+    family TEXT, label TEXT, instruction TEXT, min_version INTEGER, max_version INTEGER, reward REAL,
     success INTEGER, end_reason TEXT, num_turns INTEGER, action_tokens INTEGER, duration_s REAL, started_at REAL,
     advantage REAL
 );

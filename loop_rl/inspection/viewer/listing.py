@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 import re
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 
-from loop_rl.data.rollout import EndReason
 from loop_rl.inspection.viewer.index import SAMPLED, SORTABLE, Index
 
 PAGE_SIZE = 100
@@ -18,7 +17,7 @@ PAGE_SIZE = 100
 _FEW = 20_000
 _LAST_TEXT = "\U0010ffff"
 _LISTED = (
-    "rollout_id, source, group_id, iteration, task_id, scenario_id, difficulty, instruction, min_version, max_version, "
+    "rollout_id, source, group_id, iteration, task_id, family, label, instruction, min_version, max_version, "
     "reward, success, end_reason, num_turns, action_tokens, duration_s, started_at, advantage"
 )
 
@@ -49,8 +48,11 @@ class Listing:
     num_pages: int
 
 
-def parse_query(parameters: Mapping[str, str]) -> Query:
+def parse_query(parameters: Mapping[str, str], end_reasons: Collection[str]) -> Query:
     """Read the parameters of the address; absent and empty ones ask for nothing.
+
+    Args:
+        end_reasons: that there are.
 
     Raises:
         QueryError: one of them cannot be used.
@@ -58,17 +60,17 @@ def parse_query(parameters: Mapping[str, str]) -> Query:
     given = {name: value.strip() for name, value in parameters.items() if value.strip()}
     conditions: list[str] = []
     values: list[str | float] = []
-    for name in ("task", "scenario"):
+    for name, column in (("task", "task_id"), ("scenario", "family")):
         if name in given:  # as a prefix, written so that the column's index serves it
-            conditions.append(f"{name}_id >= ? AND {name}_id < ?")
+            conditions.append(f"{column} >= ? AND {column} < ?")
             values += [given[name], given[name] + _LAST_TEXT]
-    for name, column in (("source", "source"), ("end", "end_reason")):
+    for name, column in (("source", "source"), ("end", "end_reason"), ("label", "label")):
         if name in given:
             conditions.append(f"{column} = ?")
             values.append(given[name])
-    if given.get("end", EndReason.COMPLETED) not in list(EndReason):
-        raise QueryError(f"end={given['end']}: no reason of ending; there are {', '.join(EndReason)}")
-    ranges = {name: f"{name} BETWEEN ? AND ?" for name in ("difficulty", "iteration", "reward", "advantage")}
+    if "end" in given and given["end"] not in end_reasons:
+        raise QueryError(f"end={given['end']}: no reason of ending; there are {', '.join(end_reasons)}")
+    ranges = {name: f"{name} BETWEEN ? AND ?" for name in ("iteration", "reward", "advantage")}
     # A rollout belongs to every version that wrote a turn of it.
     ranges["version"] = "max_version >= ? AND min_version <= ?"
     for name, condition in ranges.items():

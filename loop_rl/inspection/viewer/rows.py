@@ -8,15 +8,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from loop_rl.store.rollout_files import SCHEMA, SCHEMA_VERSION
+from loop_rl.store.rollout_files import ForeignSchema, columns_of, label_of, schema_version
 
 _COLUMNS = [
     "rollout_id",
     "group_id",
     "iteration",
     "task_id",
-    "scenario_id",
-    "difficulty",
+    "family",
+    "labels",
     "instruction",
     "end_reason",
     "reward",
@@ -27,13 +27,10 @@ _COLUMNS = [
 _TURN_COLUMNS = [
     f"turns.list.element.{name}" for name in ("action_ids", "policy_version", "action_text", "observation")
 ]
-ROW = [*_COLUMNS, "num_turns", "action_tokens", "min_version", "max_version"]
+ROW = [name.replace("labels", "label") for name in _COLUMNS]
+ROW += ["num_turns", "action_tokens", "min_version", "max_version"]
 # What reading a damaged or foreign file raises; ValueError where its text is not UTF-8.
 UNUSABLE = (pa.ArrowException, OSError, ValueError)
-
-
-class ForeignFile(ValueError):
-    """A parquet file of another schema; the message says which."""
 
 
 def read_rows(path: Path) -> list[tuple[list, str]]:
@@ -42,14 +39,8 @@ def read_rows(path: Path) -> list[tuple[list, str]]:
     Raises FileNotFoundError where the file has gone, one of UNUSABLE where it is damaged or of another schema.
     """
     with pq.ParquetFile(path) as file:
-        if not file.schema_arrow.equals(SCHEMA):
-            version = (
-                (file.schema_arrow.metadata or {}).get(b"loop_rl.schema_version", b"none").decode("utf-8", "replace")
-            )
-            raise ForeignFile(
-                f"rollout schema version {version}, this code reads version {SCHEMA_VERSION}; use the loop_rl that wrote it"
-            )
-        table = file.read(columns=_COLUMNS + _TURN_COLUMNS, use_threads=False).combine_chunks()
+        columns = columns_of(schema_version(file.schema_arrow), _COLUMNS)
+        table = file.read(columns=columns + _TURN_COLUMNS, use_threads=False).combine_chunks()
     if not table.num_rows:
         return []
     turns = table["turns"].chunk(0)
@@ -59,7 +50,9 @@ def read_rows(path: Path) -> list[tuple[list, str]]:
         turns.field(name).to_pylist() for name in ("policy_version", "action_text", "observation")
     )
     rows = []
-    fields = (table[name].to_pylist() for name in _COLUMNS)
+    fields = [table[name].to_pylist() for name in columns]
+    labels = _COLUMNS.index("labels")
+    fields[labels] = [label_of(value) for value in fields[labels]]
     instructions = table["instruction"].to_pylist()
     for k, values in enumerate(zip(*fields, strict=True)):
         of = slice(offsets[k], offsets[k + 1])
@@ -77,6 +70,6 @@ def read_advantages(path: Path) -> list[tuple[float, str]]:
     """(advantage, rollout id) of each rollout of an update file. Raises as `read_rows`."""
     with pq.ParquetFile(path) as file:
         if not {"rollout_id", "advantage"} <= set(file.schema_arrow.names):
-            raise ForeignFile("not an update file of this version: no columns rollout_id and advantage")
+            raise ForeignSchema("not an update file of this version: no columns rollout_id and advantage")
         table = file.read(columns=["advantage", "rollout_id"], use_threads=False)
     return list(zip(table["advantage"].to_pylist(), table["rollout_id"].to_pylist(), strict=True))

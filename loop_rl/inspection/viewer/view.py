@@ -34,6 +34,7 @@ from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
+from loop_rl.config.parts import ENVIRONMENT, find_part
 from loop_rl.data.rollout import EndReason
 from loop_rl.inspection.inert import inert
 from loop_rl.inspection.viewer.index import SAMPLED, Index
@@ -67,6 +68,8 @@ class Viewer:
         self._run = run
         self._index = index
         self._config = run.config
+        environment = find_part(ENVIRONMENT, self._config.tasks.environment)
+        self._end_reasons = [*environment.end_reasons, *map(str, EndReason)]
         self._lister = Lister(index)
         self._scales = scales(self._config.algorithm)
         self._templates = Environment(
@@ -80,6 +83,7 @@ class Viewer:
         )
         self._templates.filters |= {"highlighted": highlighted, "path": lambda text: quote(text, safe=""), "utc": _utc}
         self._templates.globals |= {"split_action": split_action, "run_name": self._config.name, "SAMPLED": SAMPLED}
+        self._templates.globals["label_name"] = environment.label_name
 
     def app(self, on_started: Callable[[], None] = lambda: None) -> Starlette:
         """The ASGI application; the index follows the run for as long as it is up.
@@ -113,7 +117,7 @@ class Viewer:
 
     def _list(self, request: Request) -> HTMLResponse:
         asked = dict(request.query_params)
-        query = parse_query(asked)
+        query = parse_query(asked, self._end_reasons)
         problems, num_problems = self._index.problems(_NUM_PROBLEMS_SHOWN)
         return self._page(
             "view_list.html",
@@ -122,10 +126,8 @@ class Viewer:
             query=query,
             asked=asked,
             address=lambda **changes: "?" + urlencode({**asked, **changes}),
-            choices={
-                column: self._lister.choices(column) for column in ("source", "task_id", "scenario_id", "difficulty")
-            },
-            end_reasons=list(EndReason),
+            choices={column: self._lister.choices(column) for column in ("source", "task_id", "family", "label")},
+            end_reasons=self._end_reasons,
             problems=problems,
             num_problems=num_problems,
         )

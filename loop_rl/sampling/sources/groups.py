@@ -13,12 +13,11 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
-from appworld_tasks.scoring import ScoringError
 from loop_rl.agents.episode import Job
 from loop_rl.config.parts import load
 from loop_rl.config.settings import Config
 from loop_rl.data.rollout import EndReason, Rollout
-from loop_rl.environments.protocol import Task
+from loop_rl.environments.protocol import ScoringError, Task
 from loop_rl.sampling.assignment import Outstanding, choose, max_outstanding, too_old
 from loop_rl.store.rollouts import RolloutStore
 from loop_rl.store.run_dir import RunDir
@@ -192,7 +191,7 @@ class Dispatcher:
         job = Job(
             task=group.task,
             rollout_id=rollout_id,
-            experiment_name=f"{self._config.name}-{rollout_id}",
+            outputs_name=f"{self._config.name}-{rollout_id}",
             seed=random.Random(f"{self._config.seed}/{rollout_id}").getrandbits(62),
             group_id=group.group_id,
             iteration=-1,
