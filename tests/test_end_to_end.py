@@ -255,7 +255,7 @@ def _replay(supervisor: Supervisor, folder: Path, num_iterations: int, flat: int
     config = supervisor.run.config_file.read_text()
     run.config_file.write_text(config.replace(f"num_iterations: {NUM_ITERATIONS}", f"num_iterations: {num_iterations}"))
     for group_id in assigned_groups(run, flat):
-        rollouts = [replace(rollout, reward=0.5) for rollout in read_rollouts(run.group_file(group_id))]
+        rollouts = [replace(rollout, score=0.5) for rollout in read_rollouts(run.group_file(group_id))]
         write_rollouts(run.group_file(group_id), rollouts)
     return run
 

@@ -128,7 +128,9 @@ def read_rollouts(path: Path, rollout_ids: Container[str] | None = None) -> list
     filters = None if rollout_ids is None else [("rollout_id", "in", rollout_ids)]
     try:
         version = schema_version(pq.read_schema(path))
-        rows = pq.read_table(path, filters=filters).to_pylist() if version else None
+        rows = pq.read_table(path, filters=filters).to_pylist()
+    except ForeignSchema as error:
+        raise ValueError(f"{path}: {error}") from error
     except (pa.ArrowException, OSError, ValueError) as error:  # the latter where text is not UTF-8
         raise ValueError(f"{path}: not a readable rollout file: {' '.join(str(error).split())}") from error
     return [_rollout(row if version == SCHEMA_VERSION else _from_schema_2(row)) for row in rows]
@@ -144,10 +146,10 @@ class ForeignSchema(ValueError):
 
 def schema_version(schema: pa.Schema) -> int:
     """Of a file of rollouts, one that can be read. Raises ForeignSchema."""
-    for version, known in ((SCHEMA_VERSION, SCHEMA), (2, _SCHEMA_2)):
-        if schema.equals(known):
-            return version
     written = (schema.metadata or {}).get(b"loop_rl.schema_version", b"none").decode("utf-8", "replace")
+    for version, known in ((SCHEMA_VERSION, SCHEMA), (2, _SCHEMA_2)):
+        if written == str(version) and schema.equals(known):
+            return version
     raise ForeignSchema(
         f"rollout schema version {written}, this code reads version {SCHEMA_VERSION}; use the loop_rl that wrote it"
     )

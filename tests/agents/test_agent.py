@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
+from types import SimpleNamespace
 
 import pytest
 from test_chat import TOKENIZERS
 
-from appworld_tasks.environment import AppWorldEnvironment
-from appworld_tasks.pool import Observation, WorkerLost
-from appworld_tasks.scoring import Score, ScoringError
-from appworld_tasks.splits import load_split
 from loop_rl.agents.chat import Chat
-from loop_rl.agents.episode import EpisodeSettings, Job, run_job
-from loop_rl.agents.policy import PolicyError, Sample
+from loop_rl.agents.episode import Agent, Job, run_episode
+from loop_rl.agents.policy import Generation, PolicyError
+from loop_rl.config.load import parse_config
+from loop_rl.config.parts import ENVIRONMENT, make_part
 from loop_rl.config.settings import AgentConfig
 from loop_rl.data.rollout import EndReason, Rollout
+from loop_rl.environments import protocol
+from loop_rl.environments.appworld.ends import COMPLETED, NO_CODE, TAMPERED
+from loop_rl.environments.appworld.prompts import build_prompt
+from loop_rl.environments.protocol import EpisodeLost, Score, ScoringError, Step
 from loop_rl.sampling.collect import collect, in_order
 
-CHAT = Chat(TOKENIZERS["chatml"], "compact", max_observation_tokens=160)
+CHAT = Chat(TOKENIZERS["chatml"], max_observation_tokens=160)
 AGENT = AgentConfig(
     max_turns=3, max_new_tokens=500, max_context_tokens=2000, max_observation_tokens=160, time_limit_s=60
 )
@@ -32,13 +35,13 @@ class Script:
         self.actions = actions
         self.requests: list[dict] = []
 
-    async def sample(self, prompt_ids, max_tokens, temperature, seed, version) -> Sample:
+    async def sample(self, prompt_ids, max_tokens, temperature, seed, version) -> Generation:
         action = self.actions[len(self.requests) % len(self.actions)]
         self.requests.append(
             {"prompt_ids": list(prompt_ids), "max_tokens": max_tokens, "seed": seed, "version": version}
         )
         ids = [*CHAT.encode(action), CHAT.end_of_turn_id][:max_tokens]
-        return Sample(ids, [-0.5] * len(ids), policy_version=len(self.requests))
+        return Generation(ids, [-0.5] * len(ids), policy_version=len(self.requests))
 
 
 def block(code: str) -> str:
@@ -46,19 +49,24 @@ def block(code: str) -> str:
 
 
 def make_job(task, name: str = "agent-test") -> Job:
-    return Job(task, rollout_id="g000003-k1", experiment_name=name, seed=11, group_id=3, iteration=1)
+    return Job(task, rollout_id="g000003-k1", outputs_name=name, seed=11, group_id=3, iteration=1)
+
+
+def appworld(root, python, **settings) -> protocol.Environment:
+    tasks = {"root": str(root), "python": str(python), "prompt": "compact"} | settings
+    return make_part(ENVIRONMENT, parse_config({"name": "t", "model": {"path": "none"}, "tasks": tasks}, "test"))
 
 
 @pytest.fixture(scope="module")
 def play(appworld_root, appworld_python):
     """Run one episode of the first training task on the real environment."""
-    task = load_split(appworld_root, "train")[0]
-    environment = AppWorldEnvironment(appworld_root, appworld_python, 1, execute_timeout_s=2)
+    environment = appworld(appworld_root, appworld_python, num_workers=1, execute_timeout_s=2)
+    task = environment.tasks("train")[0]
     with asyncio.Runner() as runner:
 
         def run(policy, **settings) -> Rollout:
-            training = EpisodeSettings.training(AGENT.model_copy(update=settings))
-            return runner.run(run_job(make_job(task), environment, policy, CHAT, training))
+            agent = Agent.training(policy, CHAT, AGENT.model_copy(update=settings))
+            return runner.run(run_episode(make_job(task), environment, agent))
 
         runner.run(environment.__aenter__())
         yield run
@@ -72,8 +80,8 @@ def test_an_episode_acts_in_the_world_until_it_is_completed_and_scores_it(play):
         block("apis.supervisor.complete_task(answer='surely wrong')"),
     )
     rollout = play(policy)
-    assert rollout.end_reason == EndReason.COMPLETED
-    assert [turn.code for turn in rollout.turns][:2] == ["x = 20 + 1\nprint(x)", "print(x * 2, '<|im_end|>')"]
+    assert rollout.end_reason == COMPLETED
+    assert [turn.executed for turn in rollout.turns][:2] == ["x = 20 + 1\nprint(x)", "print(x * 2, '<|im_end|>')"]
     assert [turn.observation.strip() for turn in rollout.turns] == ["21", "42 <|im_end|>", ""]
     assert rollout.turns[0].action_text.startswith("I count.")
     assert 0 < rollout.reward < 1 and not rollout.success
@@ -97,13 +105,13 @@ def test_an_episode_that_forges_its_log_of_api_calls_ends_as_tampered(play):
         block("requester.request_tracker.requests.clear()\nprint(1)"), block("apis.supervisor.complete_task()")
     )
     honest = play(Script(block("apis.supervisor.complete_task()")))
-    assert honest.end_reason == EndReason.COMPLETED and honest.reward > 0
+    assert honest.end_reason == COMPLETED and honest.reward > 0
     forged = Script(block("apis.supervisor.complete_task(answer='1')\nrequester.request_tracker.requests.clear()"))
     rollout = play(forged)
-    assert rollout.end_reason == EndReason.TAMPERED
+    assert rollout.end_reason == TAMPERED
     assert (rollout.reward, rollout.success, rollout.passes) == (0.0, False, [])
     assert rollout.failures == ["tampered: the state of supervisor is not what the API calls give"]
-    assert play(policy).end_reason == EndReason.COMPLETED  # reading nothing and forgetting it is no harm
+    assert play(policy).end_reason == COMPLETED  # reading nothing and forgetting it is no harm
 
 
 def _action_ends(rollout: Rollout) -> list[int]:
@@ -128,12 +136,12 @@ def test_an_error_in_the_code_is_an_observation(play):
 @pytest.mark.parametrize("action", ["Done, I think.", "```python\nprint(1)", "```python\n```"])
 def test_a_turn_without_a_closed_code_block_ends_the_episode(play, action):
     rollout = play(Script(action))
-    assert rollout.end_reason == EndReason.NO_CODE
-    assert len(rollout.turns) == 1 and rollout.turns[0].code == "" and rollout.failures
+    assert rollout.end_reason == NO_CODE
+    assert len(rollout.turns) == 1 and rollout.turns[0].executed == "" and rollout.failures
 
 
 def test_the_context_is_never_filled_beyond_its_limit(play, first_task):
-    prompt = len(CHAT.first_turn(first_task))
+    prompt = len(CHAT.first_turn(build_prompt("compact", first_task)))
     turn = (
         len(CHAT.encode(block("print('y ' * 400)")))
         + 1
@@ -157,7 +165,7 @@ def test_a_lost_worker_ends_only_its_episode_with_no_reward(play, code):
     rollout = play(Script(block("print(1)"), block(code)))
     assert rollout.end_reason == EndReason.WORKER_LOST
     assert rollout.reward == 0 and not rollout.success and "worker lost" in rollout.failures[0]
-    assert [turn.code for turn in rollout.turns] == ["print(1)", code]
+    assert [turn.executed for turn in rollout.turns] == ["print(1)", code]
 
 
 def test_an_episode_that_takes_too_long_ends_between_turns_and_is_scored(play):
@@ -180,20 +188,31 @@ def test_a_policy_that_fails_is_an_error_and_no_reward(play):
         play(Broken())
 
 
-class FaultyEnvironment:
+class FaultyEnvironment(protocol.Environment):
     """Stands in for AppWorld to make its rarer faults happen: `faults` are raised, one an episode, by `where`."""
+
+    held_out_splits = ("test_normal", "dev")
 
     def __init__(self, where: str, *faults: Exception) -> None:
         self.where = where
         self.faults = list(faults)
         self.num_open = self.most_open = 0
 
+    def tasks(self, split):
+        return []
+
+    def prompt(self, task):
+        return [{"role": "user", "content": task.instruction}]
+
+    def figures(self, tasks, rollouts, usages):
+        return {}
+
     def _fail(self, where: str) -> None:
         if where == self.where and self.faults:
             raise self.faults.pop(0)
 
     @asynccontextmanager
-    async def episode(self, task, experiment_name, keep_outputs):
+    async def episode(self, task, name, keep_outputs):
         self._fail("open")
         self.num_open += 1
         self.most_open = max(self.most_open, self.num_open)
@@ -202,24 +221,34 @@ class FaultyEnvironment:
         finally:
             self.num_open -= 1
 
-    async def execute(self, code):
+    async def step(self, action):
         await asyncio.sleep(0.001)
-        return Observation("", completed=True, api_calls=[])
+        return Step("", end="completed")
 
     async def score(self):
         self._fail("score")
         return Score(reward=1.0, success=True, passes=("all",), failures=())
 
 
+class InstantEnvironment(FaultyEnvironment):
+    """One that a config can name; its episodes are over at once."""
+
+    def __init__(self, settings) -> None:
+        super().__init__("")
+
+    def training_tasks(self):
+        return [SimpleNamespace(task_id=f"t{i}", family="t", labels={}, instruction=f"task {i}") for i in range(8)]
+
+
 def run_on(environment, task, policy=None) -> Rollout:
-    settings = EpisodeSettings.training(AGENT)
-    return asyncio.run(run_job(make_job(task), environment, policy or Script(block("print(1)")), CHAT, settings))
+    agent = Agent.training(policy or Script(block("print(1)")), CHAT, AGENT)
+    return asyncio.run(run_episode(make_job(task), environment, agent))
 
 
 def test_a_world_that_does_not_open_costs_one_episode(first_task):
-    rollout = run_on(FaultyEnvironment("open", WorkerLost("crashed", "no room")), first_task)
+    rollout = run_on(FaultyEnvironment("open", EpisodeLost("crashed: no room")), first_task)
     assert rollout.end_reason == EndReason.WORKER_LOST and rollout.reward == 0 and not rollout.turns
-    assert rollout.failures == ["worker lost: " + str(WorkerLost("crashed", "no room"))]
+    assert rollout.failures == ["worker lost: " + str(EpisodeLost("crashed: no room"))]
 
 
 def test_an_episode_that_cannot_be_scored_is_run_again_with_other_seeds_and_never_scored_zero(first_task):
@@ -240,9 +269,8 @@ def test_jobs_start_in_order_and_only_so_many_at_a_time(first_task):
             await asyncio.sleep(0)
             yield job
 
-    settings = EpisodeSettings.training(AGENT)
-    script = Script(block("print(1)"))
-    asyncio.run(collect(as_they_start(), environment, script, CHAT, settings, 4, finished.append))
+    agent = Agent.training(Script(block("print(1)")), CHAT, AGENT)
+    asyncio.run(collect(as_they_start(), environment, agent, 4, finished.append))
     assert started == [job.rollout_id for job in jobs]
     assert sorted(rollout.rollout_id for rollout in finished) == started
     assert environment.most_open == 4
@@ -255,20 +283,20 @@ def test_the_first_error_cancels_all_other_episodes_and_is_raised_as_it_is(first
     def disk_full(rollout):
         raise OSError(28, "No space left on device")
 
-    settings = EpisodeSettings.training(AGENT)
+    agent = Agent.training(Script(block("print(1)")), CHAT, AGENT)
     with pytest.raises(OSError, match="No space left"):
-        asyncio.run(collect(in_order(jobs), environment, Script(block("print(1)")), CHAT, settings, 4, disk_full))
+        asyncio.run(collect(in_order(jobs), environment, agent, 4, disk_full))
     assert environment.num_open == 0
 
 
 def test_an_episode_that_is_cut_off_ends_before_its_next_turn_and_is_scored(first_task):
     job = Job(first_task, "r", "e", 0, 0, 0)
     job.cut.set()
-    settings = EpisodeSettings.training(AGENT)
-    rollout = asyncio.run(run_job(job, FaultyEnvironment(""), Script(block("print(1)")), CHAT, settings))
+    agent = Agent.training(Script(block("print(1)")), CHAT, AGENT)
+    rollout = asyncio.run(run_episode(job, FaultyEnvironment(""), agent))
     assert (rollout.end_reason, rollout.turns, rollout.reward) == (EndReason.CUT_OFF, [], 1)
 
 
 @pytest.fixture
-def first_task(appworld_root):
-    return load_split(appworld_root, "train")[0]
+def first_task(appworld_root, appworld_python):
+    return appworld(appworld_root, appworld_python).tasks("train")[0]

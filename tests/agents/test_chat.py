@@ -27,9 +27,9 @@ TEXTS = st.lists(
 ).map("".join)
 
 
-def play(chat: Chat, task, turns: list[tuple[str, str]], ended: list[bool]) -> list[int]:
+def play(chat: Chat, task, turns: list[tuple[str, str]], ended: list[bool], style="compact") -> list[int]:
     """Token ids of an episode whose actions were sampled with or without their end-of-turn token."""
-    ids = chat.first_turn(task)
+    ids = chat.first_turn(build_prompt(style, task))
     for (action, output), has_end in zip(turns, ended, strict=True):
         action_ids = chat.encode(action) + [chat.end_of_turn_id] * has_end
         ids += action_ids
@@ -49,8 +49,8 @@ def test_all_the_tokens_together_read_as_the_whole_conversation_in_the_models_te
     template, style, instruction, turns
 ):
     tokenizer = TOKENIZERS[template]
-    chat, task = Chat(tokenizer, style, max_observation_tokens=10_000), make_task(instruction)
-    ids = play(chat, task, [(action, output) for action, output, _ in turns], [ended for *_, ended in turns])
+    chat, task = Chat(tokenizer, max_observation_tokens=10_000), make_task(instruction)
+    ids = play(chat, task, [(action, output) for action, output, _ in turns], [ended for *_, ended in turns], style)
 
     conversation = build_prompt(style, task)
     for action, output, _ in turns:
@@ -60,7 +60,7 @@ def test_all_the_tokens_together_read_as_the_whole_conversation_in_the_models_te
 
 def test_tokens_are_those_of_the_template_where_it_does_not_matter_how_text_is_cut():
     tokenizer = TOKENIZERS["chatml"]
-    chat, task = Chat(tokenizer, "compact", 100), make_task()
+    chat, task = Chat(tokenizer, 100), make_task()
     ids = play(chat, task, [("```python\nprint(1)\n```", "1")], [True])
     conversation = [*build_prompt("compact", task), {"role": "assistant", "content": "```python\nprint(1)\n```"}]
     conversation.append({"role": "user", "content": "1"})
@@ -68,20 +68,20 @@ def test_tokens_are_those_of_the_template_where_it_does_not_matter_how_text_is_c
 
 
 def test_no_system_prompt_is_slipped_in_between_turns():
-    chat = Chat(TOKENIZERS["qwen2.5"], "compact", 100)
+    chat = Chat(TOKENIZERS["qwen2.5"], 100)
     suffix = chat.decode(chat.next_turn(chat.observation("out"), chat.end_of_turn_id))
     assert suffix == "\n<|im_start|>user\nout<|im_end|>\n<|im_start|>assistant\n"
 
 
 def test_a_hybrid_reasoning_model_is_told_not_to_think_in_every_turn():
-    chat = Chat(make_tokenizer(QWEN3), "compact", 100)
+    chat = Chat(make_tokenizer(QWEN3), 100)
     opening = "<|im_start|>assistant\n<think>\n\n</think>\n\n"
-    assert chat.decode(chat.first_turn(make_task())).endswith(opening)
+    assert chat.decode(chat.first_turn(build_prompt("compact", make_task()))).endswith(opening)
     assert chat.decode(chat.next_turn(chat.observation("out"), chat.end_of_turn_id)).endswith(opening)
 
 
 def test_templates_with_other_special_tokens_work():
-    chat = Chat(TOKENIZERS["llama3"], "compact", 100)
+    chat = Chat(TOKENIZERS["llama3"], 100)
     assert chat.decode([chat.end_of_turn_id]) == "<|eot_id|>"
     suffix = chat.decode(chat.next_turn(chat.observation("out"), last_action_id=0))
     assert suffix == (
@@ -92,7 +92,7 @@ def test_templates_with_other_special_tokens_work():
 
 @pytest.mark.parametrize("token", SPECIAL)
 def test_a_special_token_that_the_repl_prints_stays_text(token):
-    chat = Chat(TOKENIZERS["chatml"], "compact", 100)
+    chat = Chat(TOKENIZERS["chatml"], 100)
     observation = chat.observation(f"before{token}\nafter")
     assert observation.text == chat.decode(observation.token_ids) == f"before{token}\nafter"
     assert not set(observation.token_ids) & set(range(len(SPECIAL)))
@@ -100,7 +100,7 @@ def test_a_special_token_that_the_repl_prints_stays_text(token):
 
 @given(TEXTS, st.integers(16, 60), st.integers(1, 400))
 def test_an_observation_never_exceeds_its_limit(text, limit, repeats):
-    chat = Chat(TOKENIZERS["chatml"], "compact", limit)
+    chat = Chat(TOKENIZERS["chatml"], limit)
     observation = chat.observation(text * repeats)
     assert len(observation.token_ids) <= limit
     if len(chat.encode(text * repeats)) <= limit:
@@ -108,7 +108,7 @@ def test_an_observation_never_exceeds_its_limit(text, limit, repeats):
 
 
 def test_a_long_observation_keeps_head_and_tail_and_says_how_much_is_missing():
-    chat = Chat(TOKENIZERS["chatml"], "compact", 80)
+    chat = Chat(TOKENIZERS["chatml"], 80)
     for filler in (1_000, 5_000_000):  # the second is so long that most of it is never tokenised
         text = "HEAD" + "x" * filler + "TAIL"
         shown = chat.observation(text).text
@@ -118,7 +118,7 @@ def test_a_long_observation_keeps_head_and_tail_and_says_how_much_is_missing():
 
 
 def test_a_lone_surrogate_can_be_observed():
-    assert Chat(TOKENIZERS["chatml"], "compact", 80).observation("a\ud800b").token_ids
+    assert Chat(TOKENIZERS["chatml"], 80).observation("a\ud800b").token_ids
 
 
 @pytest.mark.parametrize(
@@ -141,11 +141,11 @@ def test_the_code_of_an_action_is_its_first_closed_python_block(action, code):
 
 
 def test_a_demonstration_has_the_tokens_of_an_episode_and_marks_its_actions():
-    tokenizer, task = TOKENIZERS["chatml"], make_task()
-    chat = Chat(tokenizer, "compact", 40)
+    chat, task = Chat(TOKENIZERS["chatml"], 40), make_task()
     outputs = ["1\n", "y " * 500, "never seen"]
     actions = [f"```python\n{code}\n```" for code in ("print(1)", "y()", "z")]
-    ids, mask = demonstration_tokens(tokenizer, "compact", task, list(zip(actions, outputs, strict=True)), 40)
+    turns = [{"text": action, "output": output} for action, output in zip(actions, outputs, strict=True)]
+    ids, mask = demonstration_tokens(chat, {"messages": build_prompt("compact", task), "turns": turns})
     expected = play(chat, task, list(zip(actions[:2], outputs[:2], strict=True)), [True, True])
     expected += [*chat.encode(actions[2]), chat.end_of_turn_id]
     assert ids == expected
@@ -155,8 +155,8 @@ def test_a_demonstration_has_the_tokens_of_an_episode_and_marks_its_actions():
 
 
 def test_the_compact_prompt_adds_little_to_the_instruction():
-    chat = Chat(TOKENIZERS["chatml"], "compact", 40)
-    text = chat.decode(chat.first_turn(make_task("INSTRUCTION")))
+    chat = Chat(TOKENIZERS["chatml"], 40)
+    text = chat.decode(chat.first_turn(build_prompt("compact", make_task("INSTRUCTION"))))
     assert all(part in text for part in ("Ann Bo", "a@b.example", "5551234567", "2023-05-18", "INSTRUCTION"))
     assert len(text) < 200
 
@@ -188,4 +188,4 @@ def test_a_model_without_tokenizer_or_template_is_refused_in_one_line(tmp_path):
 )
 def test_a_template_that_cannot_be_used_turn_by_turn_is_refused(template, problem):
     with pytest.raises(ChatError, match=problem):
-        Chat(make_tokenizer(template), "compact", 100)
+        Chat(make_tokenizer(template), 100)

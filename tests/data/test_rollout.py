@@ -33,11 +33,12 @@ def make_rollout(turns: list[Turn], k: int = 0, reward: float = 0.5) -> Rollout:
         group_id=3,
         iteration=1,
         task_id="abc_1",
-        scenario_id="abc",
-        difficulty=2,
+        family="abc",
+        labels={"difficulty": "2"},
         instruction="Do it.",
         end_reason="completed",
-        reward=reward,
+        score=reward,
+        ending="terminated",
         success=reward == 1,
         passes=["a"],
         failures=[],
@@ -112,7 +113,7 @@ def test_another_schema_version_is_refused(tmp_path):
 
     path = tmp_path / "group.parquet"
     pq.write_table(pa.table({"reward": [1.0]}), path)
-    with pytest.raises(ValueError, match="schema version none, this code reads version 2"):
+    with pytest.raises(ValueError, match="schema version none, this code reads version 3"):
         read_rollouts(path)
 
 

@@ -29,10 +29,18 @@ def turn(code: str = "", observation: str = "", calls: tuple[str, ...] = ()) -> 
 
 
 def rollout(*turns: Turn, end_reason: str = "completed", failures: tuple[str, ...] = ("a test",)) -> Rollout:
-    fields = {"rollout_id": "r", "group_id": 0, "iteration": -1, "task_id": "t_1", "scenario_id": "t", "difficulty": 1}
+    fields = {
+        "rollout_id": "r",
+        "group_id": 0,
+        "iteration": -1,
+        "task_id": "t_1",
+        "family": "t",
+        "labels": {},
+        "ending": "terminated",
+    }
     outcome = {
         "end_reason": end_reason,
-        "reward": 0.0,
+        "score": 0.0,
         "success": not failures,
         "passes": [],
         "failures": list(failures),
@@ -76,7 +84,7 @@ def test_documentation_counts_when_an_earlier_turn_has_read_it():
     unread = {"documentation not read"}
     assert find_causes(rollout(read, use), EVIDENCE) == set()
     assert find_causes(rollout(use, read), EVIDENCE) == unread
-    both = turn(use.code, calls=tuple(read.api_calls))
+    both = turn(use.executed, calls=tuple(read.log))
     assert find_causes(rollout(both), EVIDENCE) == unread  # written before anything was read
     assert find_causes(rollout(read, turn("apis.venmo.show_account()")), EVIDENCE) == unread
     assert (

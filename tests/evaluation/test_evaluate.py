@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from appworld_tasks.splits import TaskInfo, load_split
-from loop_rl.evaluation.evaluate import experiment_name
+from loop_rl.config.parts import ENVIRONMENT, make_part
 from loop_rl.store.rollout_files import read_rollouts
 from loop_rl.store.run_dir import RunDir
 
@@ -169,7 +169,10 @@ def test_appworld_prints_the_same_figures_and_packs_them(evaluation, appworld_ro
 
 def test_experiments_have_names_that_can_be_packed(evaluation):
     run, _ = evaluation
-    assert experiment_name(run.config, 12, "test_challenge") == "evaluate-test-v000012_test_challenge"
+    assert (
+        make_part(ENVIRONMENT, run.config).outputs_name(run.config.name, 12, "test_challenge")
+        == "evaluate-test-v000012_test_challenge"
+    )
 
 
 @pytest.mark.parametrize(

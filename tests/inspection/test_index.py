@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from loop_rl.config.load import parse_config
-from loop_rl.data.rollout import Rollout, Turn
+from loop_rl.data.rollout import EndReason, Rollout, Turn
 from loop_rl.data.updates import TokenValues
 from loop_rl.inspection.viewer import index as index_module
 from loop_rl.inspection.viewer.index import Index, Progress
@@ -21,6 +21,8 @@ from loop_rl.inspection.viewer.listing import PAGE_SIZE, Lister, QueryError, par
 from loop_rl.store.rollout_files import write_rollouts
 from loop_rl.store.run_dir import RunDir
 from loop_rl.store.updates import write_updates
+
+END_REASONS = ("completed", "no_code", *EndReason)
 
 
 def make_run(folder: Path, model: str = "models/tiny") -> RunDir:
@@ -35,11 +37,12 @@ def make_rollout(rollout_id: str, group_id: int = 0, iteration: int = 0, reward:
         group_id=group_id,
         iteration=iteration,
         task_id=f"abc{group_id}_1",
-        scenario_id=f"abc{group_id}",
-        difficulty=1 + group_id % 3,
+        family=f"abc{group_id}",
+        labels={"difficulty": str(1 + group_id % 3)},
         instruction=f"Do task {group_id}.",
         end_reason="completed",
-        reward=reward,
+        score=reward,
+        ending="terminated",
         success=reward == 1,
         passes=["one"],
         failures=[] if reward == 1 else ["other"],
@@ -54,7 +57,7 @@ def make_rollout(rollout_id: str, group_id: int = 0, iteration: int = 0, reward:
 
 def write_group(run: RunDir, group_id: int, rewards=(0.0, 1.0), **fields) -> None:
     rollouts = [
-        make_rollout(f"g{group_id:06d}-k{k}", group_id, reward=reward, **fields) for k, reward in enumerate(rewards)
+        make_rollout(f"g{group_id:06d}-k{k}", group_id, score=reward, **fields) for k, reward in enumerate(rewards)
     ]
     write_rollouts(run.group_file(group_id), rollouts)
 
@@ -66,7 +69,7 @@ def updated(run: RunDir) -> Index:
 
 
 def found(index: Index, **parameters: str) -> list[str]:
-    return [row["rollout_id"] for row in Lister(index).find(parse_query(parameters)).rows]
+    return [row["rollout_id"] for row in Lister(index).find(parse_query(parameters, END_REASONS)).rows]
 
 
 def test_training_unfinished_and_evaluation_rollouts_are_listed_by_where_they_lie(tmp_path):
@@ -179,7 +182,7 @@ def test_filters_and_sorting(tmp_path):
     assert len(found(index, iteration="1..")) == 5
     assert found(index, version="3") == found(index, version="2..2") == ["g000009-k0"]
     assert found(index, reward="..0.3", sort="reward") == ["g000001-k0", "g000000-k0"]
-    assert found(index, end="max_turns", difficulty="1") == ["g000009-k0"]
+    assert found(index, end="max_turns", label="1") == ["g000009-k0"]
     assert found(index, sort="num_turns")[0] == found(index, sort="action_tokens", order="asc")[0] == "g000009-k0"
 
 
@@ -213,7 +216,7 @@ def test_text_is_searched_in_instruction_action_and_output(tmp_path):
 )
 def test_a_question_that_makes_no_sense_is_refused_with_what_would(parameters, message):
     with pytest.raises(QueryError) as error:
-        parse_query(parameters)
+        parse_query(parameters, END_REASONS)
     assert message in str(error.value)
 
 
@@ -222,12 +225,12 @@ def test_pages_and_counts_follow_the_index(tmp_path):
     write_rollouts(run.group_file(0), [make_rollout(f"r{k:04d}", started_at=k) for k in range(PAGE_SIZE + 5)])
     index = updated(run)
     lister = Lister(index)
-    second = lister.find(parse_query({"page": "2"}))
+    second = lister.find(parse_query({"page": "2"}, END_REASONS))
     assert (len(second.rows), second.num_matching, second.num_pages) == (5, PAGE_SIZE + 5, 2)
-    assert lister.find(parse_query({"page": "3"})).rows == []
+    assert lister.find(parse_query({"page": "3"}, END_REASONS)).rows == []
     write_group(run, 1)
     index.update()
-    assert lister.find(parse_query({})).num_rollouts == PAGE_SIZE + 7
+    assert lister.find(parse_query({}, END_REASONS)).num_rollouts == PAGE_SIZE + 7
 
 
 def test_a_large_listing_walks_the_index_of_its_order(tmp_path, monkeypatch):

@@ -12,14 +12,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from appworld_tasks.splits import SplitError, load_split
+from appworld_tasks.splits import load_split
 from loop_rl.agents.chat import Chat
-from loop_rl.agents.episode import EpisodeSettings, Job, run_job
-from loop_rl.agents.policy import Sample
+from loop_rl.agents.episode import Agent, Job, run_episode
+from loop_rl.agents.policy import Generation
 from loop_rl.config.base import ConfigError
 from loop_rl.config.load import load_config
+from loop_rl.config.parts import ENVIRONMENT, make_part
 from loop_rl.data.rollout import EndReason, Rollout
-from loop_rl.environments.appworld.environment import make_environment
+from loop_rl.environments.appworld.ends import COMPLETED, NO_CODE
+from loop_rl.environments.protocol import TaskError
 from loop_rl.inspection.find import find_rollout, find_task
 from loop_rl.inspection.replay import replay
 from loop_rl.store.rollout_files import write_rollouts
@@ -40,9 +42,9 @@ class Script:
         self.chat = chat
         self.actions = iter(actions)
 
-    async def sample(self, prompt_ids, max_tokens, temperature, seed, version) -> Sample:
+    async def sample(self, prompt_ids, max_tokens, temperature, seed, version) -> Generation:
         ids = [*self.chat.encode(f"```python\n{next(self.actions)}\n```"), self.chat.end_of_turn_id]
-        return Sample(ids, [-0.5] * len(ids), policy_version=0)
+        return Generation(ids, [-0.5] * len(ids), policy_version=0)
 
 
 @pytest.fixture(scope="module")
@@ -56,14 +58,14 @@ def config(appworld_root, tmp_path_factory):
 def world(config):
     """Record an episode of the first training task, and replay one; both on the same environment."""
     chat = Chat.from_pretrained(config.model.path, config.agent)
-    task = load_split(config.tasks.root, "train")[0]
-    environment = make_environment(config.tasks)
+    environment = make_part(ENVIRONMENT, config)
+    task = environment.tasks("train")[0]
     with asyncio.Runner() as runner:
 
         def record(*actions: str, rollout_id: str = "g000000-k0", **settings) -> Rollout:
             job = Job(task, rollout_id, "record", seed=0, group_id=0, iteration=0)
-            limits = EpisodeSettings.training(config.agent.model_copy(update=settings))
-            return runner.run(run_job(job, environment, Script(chat, *actions), chat, limits))
+            agent = Agent.training(Script(chat, *actions), chat, config.agent.model_copy(update=settings))
+            return runner.run(run_episode(job, environment, agent))
 
         def again(rollout: Rollout) -> bool:
             return runner.run(replay(rollout, task, environment, chat))
@@ -76,9 +78,9 @@ def world(config):
 @pytest.mark.parametrize(
     ("actions", "end_reason"),
     [
-        (ACTIONS, EndReason.COMPLETED),
+        (ACTIONS, COMPLETED),
         (ACTIONS[:2], EndReason.MAX_TURNS),
-        (("print(1)", ""), EndReason.NO_CODE),
+        (("print(1)", ""), NO_CODE),
         (("print(1)", '__import__("ctypes").string_at(0)'), EndReason.WORKER_LOST),
     ],
 )
@@ -132,9 +134,9 @@ def test_the_exit_status_tells_the_same_from_different_from_an_error(world, conf
 
 
 def make_rollout(rollout_id: str) -> Rollout:
-    names = dict.fromkeys(("task_id", "scenario_id", "instruction", "end_reason"), "x")
+    names = dict.fromkeys(("task_id", "family", "instruction", "end_reason", "ending"), "x")
     times = dict.fromkeys(("reward", "started_at", "duration_s", "generation_s", "environment_s"), 0.0)
-    numbers = {"group_id": 0, "iteration": 0, "difficulty": 1, "success": False, "passes": [], "failures": []}
+    numbers = {"group_id": 0, "iteration": 0, "labels": {}, "success": False, "passes": [], "failures": []}
     return Rollout(rollout_id=rollout_id, turns=[], **names, **times, **numbers)
 
 
@@ -175,6 +177,6 @@ def test_a_run_of_an_older_schema_is_refused(config):
 
 
 def test_a_task_that_is_gone_is_refused_by_name(config):
-    with pytest.raises(SplitError, match="no task 'train-001-nothing_1' in any split; the nearest are train-00"):
-        find_task(config.tasks.root, "train-001-nothing_1")
-    assert find_task(config.tasks.root, load_split(config.tasks.root, "test_challenge")[0].task_id)
+    with pytest.raises(TaskError, match="no task 'train-001-nothing_1' in any split; the nearest are train-00"):
+        find_task(make_part(ENVIRONMENT, config), "train-001-nothing_1")
+    assert find_task(make_part(ENVIRONMENT, config), load_split(config.tasks.root, "test_challenge")[0].task_id)

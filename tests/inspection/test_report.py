@@ -61,11 +61,12 @@ def make_rollout(group_id: int, k: int, iteration: int, observation: str) -> Rol
         group_id=group_id,
         iteration=iteration,
         task_id=f"{scenario}_{1 + group_id % 3}",
-        scenario_id=scenario,
-        difficulty=1,
+        family=scenario,
+        labels={"difficulty": "1"},
         instruction="Do it.",
         end_reason="completed",
-        reward=k / (K - 1),
+        score=k / (K - 1),
+        ending="terminated",
         success=k == K - 1,
         passes=[],
         failures=[],
@@ -193,7 +194,7 @@ def test_an_older_schema_is_named(tmp_path):
         table = pq.read_table(path)
         pq.write_table(table.replace_schema_metadata({"loop_rl.schema_version": "1"}), path)
     page = page_of(run)
-    assert "rollout schema version 1, this code reads version 2" in page
+    assert "rollout schema version 1, this code reads version 3" in page
     assert "group-000000.parquet and 13 more" in page
     assert "TGC 33.3 → 83.3 (+50.0)" in page  # the figures hold all the same
 
@@ -228,7 +229,7 @@ def test_an_update_of_other_tokens_is_a_problem(tmp_path):
 def test_text_of_agents_and_tasks_is_shown_inert(tmp_path):
     run = make_run(tmp_path, observation=HOSTILE)
     rollout = make_rollout(0, 0, 0, HOSTILE)
-    rollout.scenario_id = rollout.task_id = "<a href='javascript:alert(1)'>s</a></script>"
+    rollout.family = rollout.task_id = "<a href='javascript:alert(1)'>s</a></script>"
     write_rollouts(run.group_file(0), [rollout])
     (run.timeline / "trainer.jsonl").write_text(json.dumps({"phase": HOSTILE, "start": 1.0, "end": 2.0}) + "\n")
     page = page_of(run)

@@ -78,7 +78,7 @@ def test_a_rollout_is_read_as_a_conversation(tmp_path):
     write_rollouts(run.group_file(0), [make_rollout("g000000-k0", turns=[make_turn()])])
     page = client_of(run).get("/rollout/g000000-k0")
     text = text_of(page)
-    for part in ("Do task 0.", "Look first.", "1 API call", "GET /spotify/songs {}", "1 of 2 tests passed", "✗ other"):
+    for part in ("Do task 0.", "Look first.", "1 call", "GET /spotify/songs {}", "1 of 2 tests passed", "✗ other"):
         assert part in text
     assert '<span class="nb">print</span>' in page.text  # highlighted
     assert '<a id="group" href="/group/0">' in page.text
@@ -138,7 +138,13 @@ HOSTILE = (
 def test_hostile_text_is_inert_on_every_page(tmp_path):
     run = make_run(tmp_path, TINY)
     turn = Turn([0], [5], [0.0], 0, f"{HOSTILE}\n```python\n{HOSTILE}\n```{HOSTILE}", HOSTILE, HOSTILE, [HOSTILE])
-    fields = {"task_id": HOSTILE, "scenario_id": HOSTILE, "instruction": HOSTILE, "end_reason": HOSTILE}
+    fields = {
+        "task_id": HOSTILE,
+        "family": HOSTILE,
+        "labels": {HOSTILE: HOSTILE},
+        "instruction": HOSTILE,
+        "end_reason": HOSTILE,
+    }
     rollout = make_rollout(HOSTILE, turns=[turn], passes=[HOSTILE], failures=[HOSTILE], **fields)
     write_rollouts(run.group_file(0), [rollout])
     (run.train_rollouts / "<img src=x>.parquet").write_bytes(b"<b>\x1b\xff")
@@ -338,7 +344,7 @@ def test_a_million_rollouts_are_listed_a_page_at_a_time(tmp_path):
         connection.execute(
             """
             WITH RECURSIVE n (i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < 999999)
-            INSERT INTO rollouts (rollout_id, source, group_id, iteration, task_id, scenario_id, difficulty, instruction,
+            INSERT INTO rollouts (rollout_id, source, group_id, iteration, task_id, family, label, instruction,
                 min_version, max_version, reward, success, end_reason, num_turns, action_tokens, duration_s, started_at)
             SELECT printf('g%06d-k%d', i / 6, i % 6), 'training', i / 6, i / 240, 'a_1', 'a', 1, 'Do it.',
                 0, 0, i % 5 / 4.0, i % 5 = 4, 'completed', 3, 100, 1.0, i FROM n

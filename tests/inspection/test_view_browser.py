@@ -39,7 +39,7 @@ def run(tmp_path_factory) -> RunDir:
     turn = make_turn(
         "Think.\n```python\nfor x in range(3):  # three\n    print('a', x + 1, None)\n```", observation=LONG
     )
-    turn.code = "for x in range(3):  # three\n    print('a', x + 1, None)"
+    turn.executed = "for x in range(3):  # three\n    print('a', x + 1, None)"
     turn.logprobs = [math.log(rng.choice((0.0005, 0.005, 0.05, 0.3, 0.7, 0.95, 0.999))) for _ in turn.action_ids]
     ids = ("g000000-k0", "g000000-k1")
     write_rollouts(run.group_file(0), [make_rollout(name, turns=[turn], started_at=2000) for name in ids])
@@ -48,7 +48,7 @@ def run(tmp_path_factory) -> RunDir:
     entropies = [rng.choice((0.001, 0.05, 0.2, 0.5, 1.0, 1.5, 2.5)) for _ in ratios]
     write_updates(run.update_file(0), {ids[0]: -0.6, ids[1]: 0.6}, dict.fromkeys(ids, TokenValues(trainers, entropies)))
     write_group(run, 1)
-    hostile = make_turn(f"{HOSTILE}\n```python\n{HOSTILE}\n```", code=HOSTILE, observation=HOSTILE, api_calls=[HOSTILE])
+    hostile = make_turn(f"{HOSTILE}\n```python\n{HOSTILE}\n```", executed=HOSTILE, observation=HOSTILE, log=[HOSTILE])
     fields = {"instruction": HOSTILE, "task_id": HOSTILE, "end_reason": HOSTILE, "failures": [HOSTILE]}
     write_rollouts(run.group_file(2), [make_rollout(f"hostile {HOSTILE}", 2, turns=[hostile], **fields)])
     (run.train_rollouts / "<img src=x onerror=alert(1)>.parquet").write_text(HOSTILE)

@@ -20,13 +20,13 @@ SAMPLING_S, TRAINING_S = 10.0, 5.0  # one after the other, so an iteration takes
 def make_rollout(group: int, k: int, iteration: int) -> Rollout:
     """Two turns of 10 + 20 tokens: 6 s of generation and 4 s in AppWorld."""
     turns = [Turn([1] * 10, [2] * 20, [-1.0] * 20, iteration, "", "", "") for _ in range(2)]
-    texts = {"task_id": "t_1", "scenario_id": "t", "instruction": "", "end_reason": "completed"}
+    texts = {"task_id": "t_1", "family": "t", "ending": "terminated", "instruction": "", "end_reason": "completed"}
     return Rollout(
         rollout_id=f"g{group:06d}-k{k}",
         group_id=group,
         iteration=iteration,
-        difficulty=1,
-        reward=1.0,
+        labels={},
+        score=1.0,
         success=True,
         passes=[],
         failures=[],

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
@@ -20,12 +20,12 @@ from served import SECRET, served_config
 from test_agent import FaultyEnvironment
 from test_chat import TOKENIZERS, make_task
 
-from appworld_tasks.scoring import ScoringError
 from loop_rl.agents.chat import Chat
 from loop_rl.agents.policy import PolicyError
 from loop_rl.config.base import ConfigError
 from loop_rl.config.parts import load
 from loop_rl.data.rollout import EndReason, Rollout, Turn
+from loop_rl.environments.protocol import ScoringError
 from loop_rl.sampling.curriculum import shuffled_epochs
 from loop_rl.sampling.sampler import main, sample_run
 from loop_rl.sampling.sources.groups import Dispatcher
@@ -58,14 +58,14 @@ def make_run(tmp_path: Path, served_model: Path, **sections) -> RunDir:
 def make_tasks(num_tasks: int) -> list:
     tasks = [make_task(f"instruction {i}") for i in range(num_tasks)]
     for i, task in enumerate(tasks):
-        task.task_id, task.scenario_id, task.difficulty = f"s{i}_1", f"s{i}", 1
+        task.task_id, task.family, task.labels = f"s{i}_1", f"s{i}", {}
     return tasks
 
 
 def make_rollout(job, version: int = 0) -> Rollout:
     turn = Turn([1, 2], [3, 4], [-0.5, -1.0], version, "", "", "")
     return Rollout(
-        job.rollout_id, job.group_id, job.iteration, job.task.task_id, job.task.scenario_id, 1, "", EndReason.NO_CODE,
+        job.rollout_id, job.group_id, job.iteration, job.task.task_id, job.task.family, {}, "", "no_code", "terminated",
         0.5, False, [], [], [turn], 1.0, 2.0, 0.5, 0.5,
     )  # fmt: skip
 
@@ -154,7 +154,7 @@ def test_on_policy_nothing_starts_before_the_next_version_and_jobs_are_named_aft
     course = Course(run, make_tasks(3))
     jobs = course.start()
     assert [job.rollout_id for job in jobs] == [f"g{g:06d}-k{k}" for g in range(2) for k in range(GROUP_SIZE)]
-    assert jobs[4].experiment_name == "served-g000001-k1" and len({job.seed for job in jobs}) == 6
+    assert jobs[4].outputs_name == "served-g000001-k1" and len({job.seed for job in jobs}) == 6
     for job in reversed(jobs[1:]):
         course.finish(job)
         assert not course.start() and not run.iteration_file(0).exists()
@@ -310,7 +310,7 @@ def test_a_run_of_before_there_were_lists_of_iterations_is_refused(tmp_path):
 
 def test_a_policy_that_does_not_answer_stops_the_sampler_and_writes_no_rollout(tmp_path):
     run = make_run(tmp_path, tmp_path)
-    chat = Chat(TOKENIZERS["chatml"], "compact", 64)
+    chat = Chat(TOKENIZERS["chatml"], 64)
 
     async def sample() -> None:
         async with PolicyClient(["http://127.0.0.1:9"], chat.end_of_turn_id, run.logs, "", patience_s=0.5) as policy:
@@ -412,17 +412,13 @@ def finished_rollouts_or_none(run: RunDir) -> dict[str, Rollout]:
 
 
 def test_a_full_disk_ends_the_run_with_one_line_and_leaves_no_half_file(
-    tmp_path, served_model, vllm_url, real_tasks, monkeypatch, capsys
+    tmp_path, served_model, vllm_url, monkeypatch, capsys
 ):
-    @asynccontextmanager
-    async def instant_environment(*args, **kwargs):  # what is tested comes after the episode
-        yield FaultyEnvironment("")
-
-    run = make_run(tmp_path, served_model, tasks=real_tasks | {"num_workers": 1})
+    # What is tested comes after the episode.
+    run = make_run(tmp_path, served_model, tasks={"environment": "test_agent:InstantEnvironment", "num_workers": 1})
     run.unfinished_rollouts.mkdir()
     # The second rollout goes to a device that is always full.
     (run.unfinished_rollouts / f".g000000-k1.parquet.{os.getpid()}").symlink_to("/dev/full")
-    monkeypatch.setattr("loop_rl.sampling.sampler.make_environment", instant_environment)
     monkeypatch.setattr("sys.argv", ["sampler", "--run-dir", str(run.path), "--server", vllm_url])
     assert main() == 1
     error = capsys.readouterr().err

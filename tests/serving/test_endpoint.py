@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from served import SECRET
 
-from loop_rl.agents.policy import PolicyError, Sample
+from loop_rl.agents.policy import ContextFull, Generation, PolicyError
 from loop_rl.config.settings import AgentConfig
 from loop_rl.data.rollout import EndReason, Rollout, Turn, Usage
 from loop_rl.serving.endpoint import Endpoint, MessageChat, Reply, check_endpoint, stored
@@ -20,8 +20,8 @@ def key(monkeypatch):
 HELLO = {"role": "user", "content": "How many songs?"}
 
 
-def sample(url: str, conversation: list, max_tokens: int = 8, model: str = "base") -> Sample:
-    async def ask() -> Sample:
+def sample(url: str, conversation: list, max_tokens: int = 8, model: str = "base") -> Generation:
+    async def ask() -> Generation:
         async with Endpoint(f"{url}/v1", model, num_attempts=1) as endpoint:
             return await endpoint.sample(conversation, max_tokens, 1.0, seed=3)
 
@@ -40,9 +40,9 @@ def test_a_conversation_is_as_long_as_the_endpoint_counts(vllm_url):
         conversation.append(HELLO)
 
 
-def test_a_conversation_that_does_not_fit_is_no_error(vllm_url):
-    (reply,) = sample(vllm_url, [{"role": "user", "content": "x " * 3000}]).token_ids
-    assert reply.too_long and reply.text == ""
+def test_a_conversation_that_does_not_fit_is_no_error_of_the_policy(vllm_url):
+    with pytest.raises(ContextFull, match="refuses the conversation as too long"):
+        sample(vllm_url, [{"role": "user", "content": "x " * 3000}])
 
 
 def test_what_a_user_gets_wrong_is_said(vllm_url):
@@ -63,10 +63,17 @@ def test_long_output_loses_its_middle():
     assert message == {"role": "user", "content": "1234567"} and blanks == [None, None]
 
 
-def rollout(*replies: Reply, end_reason: str = EndReason.NO_CODE) -> Rollout:
+def rollout(*replies: Reply, end_reason: str = "no_code") -> Rollout:
     turns = [Turn([HELLO], [reply, None], [], 0, reply.text, "", "") for reply in replies]
-    fields = {"rollout_id": "r", "group_id": 0, "iteration": -1, "task_id": "t_1", "scenario_id": "t", "difficulty": 1}
-    outcome = {"end_reason": end_reason, "reward": 0.0, "success": False, "passes": [], "failures": []}
+    fields = {"rollout_id": "r", "group_id": 0, "iteration": -1, "task_id": "t_1", "family": "t", "labels": {}}
+    outcome = {
+        "end_reason": end_reason,
+        "ending": "terminated",
+        "score": 0.0,
+        "success": False,
+        "passes": [],
+        "failures": [],
+    }
     times = {"started_at": 0.0, "duration_s": 0.0, "generation_s": 0.0, "environment_s": 0.0}
     return Rollout(**fields, instruction="", **outcome, turns=turns, **times)
 
@@ -79,12 +86,5 @@ def test_stored_is_text_and_the_endpoints_counts():
         ([], [], "a"),
         ([], [], "b"),
     ]
-    assert kept.end_reason == EndReason.NO_CODE
+    assert kept.end_reason == "no_code"
     assert stored(replace(rollout(), end_reason=EndReason.WORKER_LOST))[1] == Usage(0, 0)
-
-
-@pytest.mark.parametrize("ended", [EndReason.NO_CODE, EndReason.TAMPERED])
-def test_a_turn_that_was_refused_as_too_long_is_none(ended):
-    kept, _ = stored(rollout(Reply("a", 3, 10), Reply("", 0, 12, too_long=True), end_reason=ended))
-    assert len(kept.turns) == 1
-    assert kept.end_reason == (EndReason.CONTEXT_FULL if ended == EndReason.NO_CODE else ended)

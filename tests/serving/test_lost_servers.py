@@ -9,15 +9,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from test_agent import AGENT, CHAT, Script, block, make_job
+from test_agent import AGENT, CHAT, Script, appworld, block, make_job
 
-from appworld_tasks.environment import AppWorldEnvironment
 from appworld_tasks.pool import SERVER_LOST, WorkerLost
 from appworld_tasks.processes import ProcessPool
-from appworld_tasks.splits import TaskInfo, load_split
-from loop_rl.agents.episode import EpisodeSettings, run_job
-from loop_rl.agents.policy import Sample
+from loop_rl.agents.episode import Agent, run_episode
+from loop_rl.agents.policy import Generation
 from loop_rl.data.rollout import EndReason, Rollout
+from loop_rl.environments.appworld.ends import COMPLETED
+from loop_rl.environments.appworld.environment import Environment, Task
 
 # A killed fork server takes its workers with it, but not at once: what it interrupts has to last.
 LONG = "for _ in range(200):\n    apis.supervisor.show_profile()\n"
@@ -31,16 +31,16 @@ def runner() -> Iterator[asyncio.Runner]:
 
 
 @pytest.fixture(scope="module")
-def environment(runner: asyncio.Runner, appworld_root: Path, appworld_python: Path) -> Iterator[AppWorldEnvironment]:
-    environment = AppWorldEnvironment(appworld_root, appworld_python, 2, execute_timeout_s=5)
+def environment(runner: asyncio.Runner, appworld_root: Path, appworld_python: Path) -> Iterator[Environment]:
+    environment = appworld(appworld_root, appworld_python, num_workers=2, execute_timeout_s=5)
     runner.run(environment.__aenter__())
     yield environment
     runner.run(environment.__aexit__(None, None, None))
 
 
 @pytest.fixture(scope="module")
-def task(appworld_root: Path) -> TaskInfo:
-    return load_split(appworld_root, "train")[0]
+def task(environment: Environment) -> Task:
+    return environment.tasks("train")[0]
 
 
 def kill_fork_server(processes: ProcessPool) -> None:
@@ -50,30 +50,29 @@ def kill_fork_server(processes: ProcessPool) -> None:
 class Killer(Script):
     """Completes the task in its second turn; before the first `times` of these it kills the workers' fork server."""
 
-    def __init__(self, environment: AppWorldEnvironment, times: int) -> None:
+    def __init__(self, environment: Environment, times: int) -> None:
         super().__init__(block("x = 1"), COMPLETE)
         self._environment, self._times = environment, times
 
-    async def sample(self, *args, **kwargs) -> Sample:
+    async def sample(self, *args, **kwargs) -> Generation:
         if len(self.requests) % 2 and self._times:
             self._times -= 1
-            kill_fork_server(self._environment.pool._processes)
+            kill_fork_server(self._environment._worlds.pool._processes)
         return await super().sample(*args, **kwargs)
 
 
-def play(runner: asyncio.Runner, environment: AppWorldEnvironment, task: TaskInfo, policy: Script) -> Rollout:
-    settings = EpisodeSettings.training(AGENT)
-    return runner.run(run_job(make_job(task, "lost-server"), environment, policy, CHAT, settings))
+def play(runner: asyncio.Runner, environment: Environment, task: Task, policy: Script) -> Rollout:
+    return runner.run(run_episode(make_job(task, "lost-server"), environment, Agent.training(policy, CHAT, AGENT)))
 
 
 def test_an_episode_that_is_lost_with_its_fork_server_is_run_again(runner, environment, task):
-    restarts = environment.metrics()["server_restarts"]
+    restarts = environment._worlds.metrics()["server_restarts"]
     policy = Killer(environment, times=1)
     rollout = play(runner, environment, task, policy)
-    assert rollout.end_reason == EndReason.COMPLETED and rollout.reward > 0 and len(rollout.turns) == 2
+    assert rollout.end_reason == COMPLETED and rollout.reward > 0 and len(rollout.turns) == 2
     assert len({request["seed"] for request in policy.requests}) == 4  # another episode, with seeds of its own
-    assert environment.metrics()["server_restarts"] == restarts + 1
-    assert environment.metrics()[f"lost_{SERVER_LOST}"] >= 1
+    assert environment._worlds.metrics()["server_restarts"] == restarts + 1
+    assert environment._worlds.metrics()[f"lost_{SERVER_LOST}"] >= 1
 
 
 def test_an_episode_that_loses_every_fork_server_scores_zero(runner, environment, task):
@@ -84,8 +83,8 @@ def test_an_episode_that_loses_every_fork_server_scores_zero(runner, environment
 
 def test_the_world_says_that_it_went_with_the_server(runner, environment, task):
     async def lose() -> WorkerLost:
-        async with environment.pool.world(task.task_id, "lost-world") as world:
-            kill_fork_server(environment.pool._processes)
+        async with environment._worlds.pool.world(task.task_id, "lost-world") as world:
+            kill_fork_server(environment._worlds.pool._processes)
             with pytest.raises(WorkerLost) as lost:
                 await world.execute(LONG)
         return lost.value
@@ -97,13 +96,13 @@ def test_the_world_says_that_it_went_with_the_server(runner, environment, task):
 def test_scoring_is_done_again_when_the_scorer_is_killed(runner, environment, task, victim):
     async def score_while_it_is_killed() -> tuple:
         name = f"scorer-{victim}"
-        async with environment.pool.world(task.task_id, name) as world:
+        async with environment._worlds.pool.world(task.task_id, name) as world:
             await world.execute(f"{LONG}apis.supervisor.complete_task()")
-        expected = await environment.scorer.score(task.task_id, name)
-        processes = environment.scorer._processes
+        expected = await environment._worlds.scorer.score(task.task_id, name)
+        processes = environment._worlds.scorer._processes
         while not (ready := processes._free.qsize()):
             await asyncio.sleep(0.05)
-        scoring = asyncio.create_task(environment.scorer.score(task.task_id, name))
+        scoring = asyncio.create_task(environment._worlds.scorer.score(task.task_id, name))
         while processes._free.qsize() == ready:
             await asyncio.sleep(0)
         await asyncio.sleep(0.1)

@@ -22,7 +22,7 @@ from peft import PeftModel
 from served import SECRET, served_config
 from transformers import AutoModelForCausalLM
 
-from loop_rl.agents.policy import PolicyError, Sample
+from loop_rl.agents.policy import Generation, PolicyError
 from loop_rl.serving.client import PolicyClient
 from loop_rl.serving.published import PolicyDirectory
 from loop_rl.serving.server import ServerFailed, VllmServer
@@ -43,7 +43,7 @@ def held_names(url: str) -> set[str]:
         return {model["id"] for model in json.load(reply)["data"]}
 
 
-def reference_logprobs(model, sample: Sample, temperature: float) -> torch.Tensor:
+def reference_logprobs(model, sample: Generation, temperature: float) -> torch.Tensor:
     """Log-probabilities of the sampled tokens by transformers, in float32."""
     with torch.no_grad():
         logits_TV = model(torch.tensor([PROMPT + sample.token_ids])).logits[0, len(PROMPT) - 1 : -1]
@@ -53,7 +53,7 @@ def reference_logprobs(model, sample: Sample, temperature: float) -> torch.Tenso
 
 @pytest.mark.parametrize("temperature", [1.0, 0.6])
 def test_logprobs_are_those_of_transformers_for_the_base_and_for_an_adapter(vllm_url, served_model, temperature):
-    async def sample() -> list[Sample]:
+    async def sample() -> list[Generation]:
         async with client(vllm_url) as policy:
             base = [await policy.sample(PROMPT, 60, temperature, seed, version=0) for seed in range(3)]
             await policy.load_version(1, served_model / "v1")
@@ -79,7 +79,7 @@ def test_logprobs_are_those_of_transformers_for_the_base_and_for_an_adapter(vllm
 
 
 def test_an_action_ends_with_the_end_of_turn_token_or_at_the_limit_and_a_seed_repeats_it(vllm_url):
-    async def sample() -> tuple[list[Sample], list[Sample]]:
+    async def sample() -> tuple[list[Generation], list[Generation]]:
         async with client(vllm_url) as policy:
             first = await asyncio.gather(*(policy.sample(PROMPT, 200, 1.0, seed) for seed in range(24)))
             again = [await policy.sample(PROMPT, 200, 1.0, seed) for seed in range(3)]

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from served import SECRET, served_config
 
-from loop_rl.agents.policy import Sample
+from loop_rl.agents.policy import Generation
 from loop_rl.serving.client import PolicyClient
 from loop_rl.serving.replicas import Replicas
 from loop_rl.serving.server import ServerFailed, VllmServer
@@ -81,7 +81,7 @@ def test_a_replica_that_is_killed_costs_no_request_and_comes_back_with_its_versi
     assert replicas._replicas[0].server.process is not process
 
 
-def the_same(samples: list[Sample], expected: list[Sample]) -> bool:
+def the_same(samples: list[Generation], expected: list[Generation]) -> bool:
     assert [sample.policy_version for sample in samples] == [sample.policy_version for sample in expected]
     return [sample.token_ids for sample in samples] == [sample.token_ids for sample in expected]
 

@@ -32,7 +32,10 @@ PORTABLE = {
     "MKL_NUM_THREADS": "1",
 }
 VARIANTS = {
-    f"{weights}-{ratio}": {"model": {"lora": {"rank": 4, "alpha": 8} if weights == "lora" else None}, "algorithm": algorithm}
+    f"{weights}-{ratio}": {
+        "model": {"lora": {"rank": 4, "alpha": 8} if weights == "lora" else None},
+        "algorithm": algorithm,
+    }
     for weights, (ratio, algorithm) in product(
         ("lora", "all"),
         {
@@ -48,12 +51,12 @@ _OF_TIME = re.compile(r"time/|tokens_per_s|rollouts_per_s|peak_memory|written_at
 
 def trained(folder: Path, num_ranks: int) -> dict[str, Any]:
     """Hash of the third policy version and the figures of each iteration, by variant."""
+    import yaml
+
     from loop_rl.config.load import parse_config
     from loop_rl.running.ranks import accelerate_command
     from loop_rl.store.metrics import read_metrics
     from loop_rl.store.run_dir import RunDir
-
-    import yaml
 
     runs = {}
     for variant, settings in VARIANTS.items():
@@ -86,11 +89,9 @@ def trained(folder: Path, num_ranks: int) -> dict[str, Any]:
 def sampled(root: Path) -> list[dict[str, Any]]:
     """Episodes of models/tiny, computed in this process with a generator for each request, on real AppWorld."""
     from loop_rl.agents.chat import Chat
-    from loop_rl.agents.episode import EpisodeSettings, Job, run_job
+    from loop_rl.agents.episode import Agent, Job, run_episode
     from loop_rl.config.load import load_config
-    from loop_rl.environments.appworld.environment import make_environment
-
-    from appworld_tasks.splits import load_split
+    from loop_rl.config.parts import ENVIRONMENT, make_part
 
     settings = [f"tasks.root={root}", "tasks.num_workers=1"]
     config = load_config(REPO / "configs" / "tiny.yaml", settings)
@@ -99,12 +100,11 @@ def sampled(root: Path) -> list[dict[str, Any]]:
 
     async def run() -> list:
         rollouts = []
-        async with make_environment(config.tasks) as environment:
-            for number, task in enumerate(load_split(root, "train")[:_SAMPLED_TASKS]):
+        async with make_part(ENVIRONMENT, config) as environment:
+            agent = Agent.training(policy, chat, config.agent)
+            for number, task in enumerate(environment.tasks("train")[:_SAMPLED_TASKS]):
                 job = Job(task, f"golden-{number}", f"golden-{os.getpid()}-{number}", 7 + number, number, -1)
-                rollouts.append(
-                    await run_job(job, environment, policy, chat, EpisodeSettings.training(config.agent))
-                )
+                rollouts.append(await run_episode(job, environment, agent))
         return rollouts
 
     return [
@@ -118,7 +118,7 @@ def sampled(root: Path) -> list[dict[str, Any]]:
                     "context": _hash(turn.context_ids),
                     "action": list(turn.action_ids),
                     "logprobs": _hash([value.hex() for value in turn.logprobs]),
-                    "did": _hash([turn.code, turn.api_calls]),
+                    "did": _hash([turn.executed, turn.log]),
                     "observation": _hash(turn.observation),
                 }
                 for turn in rollout.turns
@@ -141,7 +141,7 @@ class _FixedPolicy:
     async def sample(self, prompt_ids, max_tokens, temperature, seed, version=None):
         import torch
 
-        from loop_rl.agents.policy import Sample
+        from loop_rl.agents.policy import Generation
 
         generator = torch.Generator().manual_seed(seed % 2**63)
         ids, logprobs, past, unread = [], [], None, list(prompt_ids)
@@ -154,18 +154,20 @@ class _FixedPolicy:
                 ids.append(choice)
                 logprobs.append(distribution[choice].item())
                 unread = [choice]
-        return Sample(ids, logprobs, 0)
+        return Generation(ids, logprobs, 0)
 
 
 def prompts(root: Path) -> dict[str, list[str]]:
     """Hashes of the token ids of the first prompts, by style."""
-    from loop_rl.agents.chat import Chat, load_tokenizer
-
     from appworld_tasks.splits import load_split
+    from loop_rl.agents.chat import Chat, load_tokenizer
+    from loop_rl.environments.appworld.prompts import build_prompt
 
-    tokenizer = load_tokenizer(str(REPO / "models" / "tiny"))
+    chat = Chat(load_tokenizer(str(REPO / "models" / "tiny")), 100)
     tasks = load_split(root, "train")[:3]
-    return {style: [_hash(Chat(tokenizer, style, 100).first_turn(task)) for task in tasks] for style in ("full", "compact")}
+    return {
+        style: [_hash(chat.first_turn(build_prompt(style, task))) for task in tasks] for style in ("full", "compact")
+    }
 
 
 def completion() -> dict[str, Any]:

@@ -13,6 +13,7 @@ from loop_rl.agents.chat import Chat
 from loop_rl.algorithms.advantages.leave_one_out import leave_one_out
 from loop_rl.data.rollout import Rollout, Turn
 from loop_rl.data.updates import TokenValues
+from loop_rl.environments.appworld.prompts import build_prompt
 from loop_rl.store.rollout_files import write_rollouts
 from loop_rl.store.run_dir import RunDir
 from loop_rl.store.updates import write_updates
@@ -57,18 +58,19 @@ def make_rollout(chat: Chat, task: TaskInfo, iteration: int, k: int, reward: flo
         return Turn(context_ids, action_ids, logprobs, iteration, text, code, observation)
 
     output = f"\x1b[31m{k}\n"
-    first = turn(chat.first_turn(task), f"print('\x1b[31m{k}')", output)
+    first = turn(chat.first_turn(build_prompt("compact", task)), f"print('\x1b[31m{k}')", output)
     second = turn(chat.next_turn(chat.observation(output), chat.end_of_turn_id), "apis.supervisor.complete_task()", "")
     return Rollout(
         rollout_id=f"g{iteration:06d}-k{k}",
         group_id=iteration,
         iteration=iteration,
         task_id=task.task_id,
-        scenario_id=task.scenario_id,
-        difficulty=task.difficulty,
+        family=task.scenario_id,
+        labels={"difficulty": str(task.difficulty)},
         instruction=task.instruction,
         end_reason="completed" if reward == 1 else "max_turns",
-        reward=reward,
+        score=reward,
+        ending="terminated",
         success=reward == 1,
         passes=[],
         failures=[],

@@ -80,14 +80,16 @@ def make_groups(num_groups: int, version: int = 0, window: bool = False) -> list
         actions = tokens(20)
         # Near what a random model gives, so that ratios are of order one and both sides of the clip range occur.
         logprobs = [rng.gauss(-8, 1) for _ in actions]
-        return Turn(tokens(12), actions, logprobs, version, action_text="", code="", observation="", extends=not window)
+        return Turn(
+            tokens(12), actions, logprobs, version, action_text="", executed="", observation="", extends=not window
+        )
 
     def make_rollout(group_id: int, reward: float) -> Rollout:
         turns = [make_turn() for _ in range(rng.randint(1, 3))]
         fields = dict.fromkeys(("started_at", "duration_s", "generation_s", "environment_s"), 0.0)
-        fields |= dict.fromkeys(("task_id", "scenario_id", "instruction"), "task") | {"difficulty": 1, "iteration": 0}
-        fields |= {"end_reason": "completed", "success": False, "passes": [], "failures": []}
-        return Rollout(rollout_id=f"r{rng.random()}", group_id=group_id, reward=reward, turns=turns, **fields)
+        fields |= dict.fromkeys(("task_id", "family", "instruction"), "task") | {"labels": {}, "iteration": 0}
+        fields |= {"end_reason": "completed", "ending": "terminated", "success": False, "passes": [], "failures": []}
+        return Rollout(rollout_id=f"r{rng.random()}", group_id=group_id, score=reward, turns=turns, **fields)
 
     sizes = [rng.randint(2, 4) for _ in range(num_groups)]
     return [

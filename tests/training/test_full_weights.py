@@ -14,7 +14,7 @@ import torch
 from served import SECRET, make_whole_models, served_config
 from transformers import AutoModelForCausalLM
 
-from loop_rl.agents.policy import PolicyError, Sample
+from loop_rl.agents.policy import Generation, PolicyError
 from loop_rl.serving.client import PolicyClient
 from loop_rl.serving.server import VllmServer
 
@@ -52,7 +52,7 @@ def client(*urls: str, patience_s: float = 60.0) -> PolicyClient:
     return PolicyClient(urls, STOP_ID, "runs/x/logs", SECRET, full_weights=True, patience_s=patience_s)
 
 
-def largest_difference(samples: list[Sample], folder: Path) -> float:
+def largest_difference(samples: list[Generation], folder: Path) -> float:
     """Of the samples' log-probabilities from those that transformers computes with the weights in `folder`."""
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
     # Padding behind a causal model's tokens changes none of them.
@@ -71,8 +71,8 @@ def largest_difference(samples: list[Sample], folder: Path) -> float:
 def test_every_sample_is_of_the_version_that_it_names_also_when_weights_change_under_load(servers, models, name):
     folder = models[name]
 
-    async def sample_while_versions_change() -> list[Sample]:
-        samples: list[Sample] = []
+    async def sample_while_versions_change() -> list[Generation]:
+        samples: list[Generation] = []
 
         async def keep_sampling(seed: int) -> None:
             while True:
@@ -123,7 +123,7 @@ def test_a_version_that_cannot_be_loaded_is_refused_and_another_can_be_loaded_af
 def test_a_restarted_server_gets_its_version_back_before_it_answers(servers, models):
     server = servers["tied"]
 
-    async def sample_around_a_restart() -> Sample:
+    async def sample_around_a_restart() -> Generation:
         async with client(server.url) as policy:
             await policy.load_version(1, models["tied"] / "v1")
             os.kill(server.process.pid, signal.SIGKILL)

@@ -154,8 +154,8 @@ def failures(turns: Sequence[TextTurn]) -> tuple[list[int], list[int]]:
         if not tried or not turn.observation.startswith(_FAILED):
             continue
         failed.append(index)
-        called = apis_in(following.code)
-        if (not following.code or _COMPLETE_TASK in called) and not called & tried:
+        called = apis_in(following.executed)
+        if (not following.executed or _COMPLETE_TASK in called) and not called & tried:
             given_up.append(index)
     return failed, given_up
 
