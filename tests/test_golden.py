@@ -88,7 +88,7 @@ def test_a_run_of_schema_2_is_reported_exported_debugged_and_replayed(old_run, t
     export = loop_rl("export", old_run, "--to", tmp_path / "sft", "sft")
     assert export.returncode == 0 and "27 of 27" in export.stdout + export.stderr, export
 
-    debug = loop_rl("debug-loss", old_run, "--rollout", "g000000-k0")
+    debug = loop_rl("debug-loss", old_run, "--rollout", "g000002-k2")
     assert debug.returncode == 0, debug.stderr
     assert VALUES["debug_loss"] in debug.stdout
 
@@ -103,14 +103,14 @@ def test_a_run_of_schema_2_is_indexed_and_viewed(old_run):
     from starlette.testclient import TestClient
 
     from loop_rl.inspection.viewer.index import Index
-    from loop_rl.inspection.viewer.view import View
+    from loop_rl.inspection.viewer.view import Viewer
     from loop_rl.store.run_dir import RunDir
 
     run = RunDir(old_run)
     index = Index(run)
     index.update()
     assert index.problems() == ([], 0)
-    client = TestClient(View(run, index).app(), base_url="http://localhost")
+    client = TestClient(Viewer(run, index).app(), base_url="http://localhost")
     assert "27 of" in client.get("/?source=training").text.replace("<strong>", "").replace("</strong>", "")
     page = client.get("/rollout/g000000-k0").text
     assert "scenario" in page and "difficulty" in page and "API" not in client.get("/?label=1").headers

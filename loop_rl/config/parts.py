@@ -35,9 +35,11 @@ class Kind:
     def names(self) -> list[str]:
         """Of ours."""
         found = pkgutil.iter_modules(importlib.import_module(self.package).__path__)
-        return [module.name for module in found if module.name != "protocol"]
+        return [module.name for module in found if module.name not in _NO_PARTS]
 
 
+_NO_PARTS = ("protocol", "figures")
+"""Files of these folders that hold what all parts share."""
 ENVIRONMENT = Kind("tasks", "environment", "loop_rl.environments", "Environment")
 ALGORITHM = (
     ADVANTAGE := Kind("algorithm", "advantage", "loop_rl.algorithms.advantages", "Advantage"),

@@ -32,16 +32,21 @@ CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-# A Python operator with its spaces, one identifier, one digit or one run of punctuation at a time, so that an API's name
-# becomes one token and a number's digits are never merged.
-PIECES = Regex(r" (?:for|in|if|=|==) |\.?[A-Za-z_]+|\d|\n+ *|[^\sA-Za-z\d_]+| +")
+PIECES = {
+    # A Python operator with its spaces, one identifier, one digit or one run of punctuation at a time, so that an API's name
+    # becomes one token and a number's digits are never merged.
+    "python": Regex(r" (?:for|in|if|=|==) |\.?[A-Za-z_]+|\d|\n+ *|[^\sA-Za-z\d_]+| +"),
+    # A word with the space before it, or one digit.
+    "words": Regex(r" ?[A-Za-z]+| ?\d|\n|[^\sA-Za-z\d]+| +"),
+}
+"""What a token may be at most, by the kind of text."""
 
 
-def build_tokenizer(texts: list[str], vocab_size: int, max_length: int) -> PreTrainedTokenizerFast:
+def build_tokenizer(texts: list[str], pieces: str, vocab_size: int, max_length: int) -> PreTrainedTokenizerFast:
     """A byte-level BPE tokenizer with the ChatML template, of `vocab_size` tokens at most, all in use."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Split(PIECES, "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+        [pre_tokenizers.Split(PIECES[pieces], "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
     )
     tokenizer.decoder = decoders.ByteLevel()
     special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
@@ -123,7 +128,8 @@ def fit(model: Qwen2ForCausalLM, examples: list, args: argparse.Namespace, pad_i
             for parameters in optimizer.param_groups:
                 parameters["lr"] = args.learning_rate * min(1, (step + 1) / warmup) * (0.02 + 0.98 * decay)
             ids_BT, labels_BT = collate(batch, pad_id)
-            with torch.autocast("cpu", dtype=torch.bfloat16):  # twice as fast; weights and optimiser stay float32
+            # Twice as fast where the processor has it, and many times slower where not; weights and optimiser stay float32.
+            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=not args.float32):
                 loss = model(input_ids=ids_BT, labels=labels_BT).loss
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -170,6 +176,8 @@ def main() -> int:
     parser.add_argument("--batch-tokens", type=int, default=4096, help="padded tokens of one optimiser step")
     parser.add_argument("--hidden-size", type=int, default=128, help="a multiple of 64")
     parser.add_argument("--num-layers", type=int, default=4)
+    parser.add_argument("--pieces", choices=list(PIECES), default="python", help="kind of text (default: %(default)s)")
+    parser.add_argument("--float32", action="store_true", help="no bfloat16 in forward and backward passes")
     parser.add_argument("--vocab-size", type=int, default=1024)
     parser.add_argument("--max-tokens", type=int, default=2048, help="longest sequence the model can take")
     parser.add_argument("--max-observation-tokens", type=int, default=128, help="as in the config that will use it")
@@ -187,7 +195,7 @@ def main() -> int:
         + "".join(f"\nassistant\n{turn['text']}\nuser\n{turn['output']}\n" for turn in d["turns"])
         for d in demonstrations
     ]
-    tokenizer = build_tokenizer(texts, args.vocab_size, args.max_tokens)
+    tokenizer = build_tokenizer(texts, args.pieces, args.vocab_size, args.max_tokens)
     chat = Chat(tokenizer, args.max_observation_tokens)
     examples = [demonstration_tokens(chat, d) for d in track(demonstrations, "tokenising")]
     lengths = sorted(len(ids) for ids, _ in examples)

@@ -104,12 +104,12 @@ def test_what_differs_is_shown_as_a_diff_that_no_terminal_obeys(world, capsys):
     assert "turn 1: same" in printed and "turn 2: differs" in printed and "turn 3: same" in printed
     assert "-\\x1b[2Jnothing" in printed and "+\\x1b]0;owned\\x07y y" in printed and "\x1b" not in printed
 
-    assert not again(replace(honest, turns=[replace(first, api_calls=["GET /nowhere {}"]), second, last]))
+    assert not again(replace(honest, turns=[replace(first, log=["GET /nowhere {}"]), second, last]))
     assert "-GET /nowhere {}" in capsys.readouterr().out
-    assert not again(replace(honest, reward=1.0, passes=honest.passes + honest.failures, failures=[]))
+    assert not again(replace(honest, score=1.0, passes=honest.passes + honest.failures, failures=[]))
     assert "-1.000000" in capsys.readouterr().out
     assert not again(replace(honest, turns=[first, second], end_reason="completed"))
-    assert "the task is not completed now" in capsys.readouterr().out
+    assert "the episode does not end now" in capsys.readouterr().out
     assert not again(replace(honest, turns=[first, last, second]))
     assert "turns 3 to 3 cannot be replayed" in capsys.readouterr().out
 
@@ -123,7 +123,7 @@ def test_the_exit_status_tells_the_same_from_different_from_an_error(world, conf
     record, _ = world
     run = RunDir.create(config.model_copy(update={"name": "status"}))
     honest = record(*ACTIONS)
-    write_rollouts(run.group_file(0), [honest, replace(honest, rollout_id="g000000-k1", reward=0.1)])
+    write_rollouts(run.group_file(0), [honest, replace(honest, rollout_id="g000000-k1", score=0.1)])
     processes = [start(run, f"g000000-k{k}") for k in (0, 1, 7)]
     errors = [process.communicate(timeout=120)[1] for process in processes]
     assert [process.returncode for process in processes] == [0, 1, 2], errors
@@ -135,7 +135,7 @@ def test_the_exit_status_tells_the_same_from_different_from_an_error(world, conf
 
 def make_rollout(rollout_id: str) -> Rollout:
     names = dict.fromkeys(("task_id", "family", "instruction", "end_reason", "ending"), "x")
-    times = dict.fromkeys(("reward", "started_at", "duration_s", "generation_s", "environment_s"), 0.0)
+    times = dict.fromkeys(("score", "started_at", "duration_s", "generation_s", "environment_s"), 0.0)
     numbers = {"group_id": 0, "iteration": 0, "labels": {}, "success": False, "passes": [], "failures": []}
     return Rollout(rollout_id=rollout_id, turns=[], **names, **times, **numbers)
 

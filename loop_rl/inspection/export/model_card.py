@@ -67,7 +67,8 @@ def model_card(run: RunDir, version: int, kind: str) -> ModelCard:
         figures=_figures(run, version),
         data=_data(run, config, version),
         command=_adapter_command(config) if is_adapter else f"vllm serve . --dtype {config.model.dtype}",
-        prompt=config.agent.prompt,
+        environment=config.tasks.environment,
+        prompt=getattr(config.tasks, "prompt", "its own"),
         config=dump_config(config),
     )
     return ModelCard(f"---\n{data.to_yaml()}\n---\n\n{text}")
