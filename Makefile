@@ -46,11 +46,14 @@ tasks-check: setup  ## try every scenario of the built-in pack: solutions, wrong
 #: make tasks-check ARGS="--scenario note_pay --show"
 	@.venv-appworld/bin/python -m appworld_tasks.builtin check --root build/tasks-check $(ARGS)
 
-train: tasks  ## train; goes on where a run of that name stopped
+# Only AppWorld has tasks to be generated.
+ENVIRONMENT := $(shell sed -n 's/^ *environment: *\([a-z]*\).*/\1/p' $(CONFIG) 2>/dev/null)
+train: $(if $(filter-out appworld,$(ENVIRONMENT)),setup,tasks)  ## train; goes on where a run of that name stopped
 #: make train CONFIG=configs/tiny.yaml ARGS="name=my-run seed=1 trainer.num_iterations=30"
 #: make train TASKS=official CONFIG=configs/qwen2.5-7b.yaml RESTARTS=3
 #: make train TASKS=official CONFIG=configs/qwen2.5-32b.yaml NODES=2 DRY_RUN=1   (Slurm; or HOSTFILE=hosts; see docs/multi-node.md)
 #: make train LOCAL_NODES=2
+#: make train CONFIG=configs/babyai.yaml   (four minutes on two cores)
 	@$(BIN)/python -m loop_rl.launch --config $(CONFIG) $(if $(LOCAL_NODES),--local-nodes $(LOCAL_NODES),--nodes $(NODES)) \
 	  $(if $(HOSTFILE),--hostfile $(HOSTFILE)) $(if $(RESTARTS),--restarts $(RESTARTS)) $(if $(DRY_RUN),--dry-run) $(TASKS_SETTING) $(ARGS)
 
@@ -124,9 +127,10 @@ bench: tasks  ## episodes a second of the pool and what scoring costs; how long 
 	@$(BIN)/python benchmarks/pool.py --root $(TASKS_ROOT)
 	@$(BIN)/python benchmarks/view_load.py 1000 10000 100000 --rows 1000000
 
-tiny-model: setup  ## make models/tiny again from demonstrations
+tiny-model: setup  ## make models/tiny, or another tiny model, again from demonstrations
 #: make tiny-model
-	@launch/tiny_model.sh
+#: make tiny-model MODEL=tiny-babyai
+	@launch/tiny_model.sh $(or $(MODEL),tiny)
 
 lock: setup  ## write constraints/ anew from what is installed
 #: make lock

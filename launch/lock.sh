@@ -16,6 +16,6 @@ if [ "$(.venv/bin/python -c 'import importlib.util as u; print(u.find_spec("torc
 fi
 python3.11 -m venv build/lock && build/lock/bin/python -m pip install -q uv==0.13.8
 { echo "# The trainer's environment with NVIDIA GPUs. Made by: make lock"
-  build/lock/bin/uv pip compile -q --no-header --no-annotate setup.cfg --extra gpu --extra dev \
+  build/lock/bin/uv pip compile -q --no-header --no-annotate setup.cfg --extra gpu --extra games --extra dev \
       --python-version 3.11 --python-platform x86_64-manylinux_2_28; } > constraints/gpu.txt.new
 mv constraints/gpu.txt.new constraints/gpu.txt

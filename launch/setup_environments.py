@@ -73,7 +73,7 @@ def main() -> int:
 
     constraints = REPO / "constraints"
     environments = [
-        Environment("trainer", args.venv, f"{args.device},dev", constraints / f"{args.device}.txt"),
+        Environment("trainer", args.venv, f"{args.device},games,dev", constraints / f"{args.device}.txt"),
         Environment("appworld", args.venv_appworld, "appworld", constraints / "appworld.txt"),
     ]
     missing = [environment for environment in environments if not environment.is_installed()]

@@ -1,9 +1,26 @@
 #!/usr/bin/env bash
-# The recipe of models/tiny: demonstrations of mixed quality, really run in AppWorld, then supervised learning.
+# The recipes of the tiny models: demonstrations of mixed quality, really played, then supervised learning.
+#     launch/tiny_model.sh [tiny | tiny-babyai]
 set -euo pipefail
 cd "$(dirname "$0")/.."
-rm -rf build/tiny && mkdir -p build/tiny
-.venv-appworld/bin/python -m appworld_tasks.builtin demonstrations --root build/tiny/warmup --seed 0 --people 100 \
-    --count 2520 --splits train dev test_normal --style brief --wrong-fraction 0.7 --workers 2 --out build/tiny/demonstrations.jsonl
-.venv/bin/python -m loop_rl.training.tiny_model --demonstrations build/tiny/demonstrations.jsonl --out build/tiny/model
-rm -rf models/tiny && mkdir -p models && mv build/tiny/model models/tiny
+model=${1:-tiny}
+build=build/$model
+rm -rf "$build" && mkdir -p "$build" models
+case $model in
+tiny)
+    .venv-appworld/bin/python -m appworld_tasks.builtin demonstrations --root "$build/warmup" --seed 0 --people 100 \
+        --count 2520 --splits train dev test_normal --style brief --wrong-fraction 0.7 --workers 2 --out "$build/demonstrations.jsonl"
+    .venv/bin/python -m loop_rl.training.tiny_model --demonstrations "$build/demonstrations.jsonl" --out "$build/model"
+    ;;
+tiny-babyai)
+    .venv/bin/python -m loop_rl.environments.babyai demonstrations --levels goto pickup open --episodes 3600 \
+        --careless-fraction 0.6 --out "$build/demonstrations.jsonl"
+    .venv/bin/python -m loop_rl.training.tiny_model --demonstrations "$build/demonstrations.jsonl" --out "$build/model" \
+        --pieces words --hidden-size 64 --num-layers 3 --vocab-size 400 --max-tokens 1024 --epochs 3 --float32
+    ;;
+*)
+    echo "error: no recipe for $model; there are tiny, tiny-babyai" >&2
+    exit 1
+    ;;
+esac
+rm -rf "models/$model" && mv "$build/model" "models/$model"

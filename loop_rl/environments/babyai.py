@@ -39,6 +39,9 @@ DEFAULT_ACTION = "go forward"
 COMPLETED, STEP_LIMIT = "completed", "step_limit"
 _FIRST_SEED = {"train": 0, "dev": 1_000_000, "test": 2_000_000, "demonstrations": 3_000_000}
 """A million seeds a split, so that no room is in two of them."""
+_CAREFUL, _CARELESS = 0.02, 0.85
+"""Share of random actions, by the two kinds of demonstrators. A policy that imitates both can tell from its own first actions
+which it is, so reinforcement has something to prefer."""
 _DISTRACTORS = {"local": 4}
 """Things in the room that are not asked for."""
 
@@ -58,7 +61,7 @@ class Settings(Section):
     others (`local`)."""
     room_size: int = Field(6, ge=5, le=25)
     """Cells along a side of a room, its walls included. BabyAI: 8."""
-    max_steps: int = Field(16, ge=1)
+    max_steps: int = Field(12, ge=1)
     """Actions after which the environment itself ends an episode. Keep `agent.max_turns` above."""
     train_tasks: int = Field(64, ge=1, le=1_000_000)
     """Rooms of each level to train on."""
@@ -278,14 +281,14 @@ def main() -> int:
     command.add_argument("--out", type=Path, required=True)
     command.add_argument("--levels", nargs="+", choices=LEVELS, default=list(LEVELS))
     command.add_argument("--episodes", type=int, default=4000)
-    command.add_argument("--careless", type=float, nargs=2, default=(0.3, 1.0), help="least and most, drawn an episode")
+    command.add_argument("--careless-fraction", type=float, default=0.6, help="of the episodes (default: %(default)s)")
     command.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     settings, rng, solved, written = Settings(), random.Random(args.seed), 0, 0
     with args.out.open("w") as file:
         for number in range(args.episodes):
             level = args.levels[number % len(args.levels)]
-            carelessness = rng.uniform(*args.careless)
+            carelessness = _CARELESS if rng.random() < args.careless_fraction else _CAREFUL
             seed = _FIRST_SEED["demonstrations"] + number
             if conversation := play_bot(level, seed, settings, carelessness, rng):
                 solved += conversation.pop("success")

@@ -56,7 +56,10 @@ def test_the_32b_config_has_the_papers_values():
             "algorithm.max_importance_weight (2.0) has no effect with algorithm.ratio_to: behaviour; set algorithm.ratio_to",
         ),
         ("trainer.zero_stage=7", "trainer.zero_stage: Input should be 1, 2 or 3 (got 7)"),
-        ("tasks.train_split=test_normal", "tasks.train_split: test_normal is none of train, dev (environment appworld)"),
+        (
+            "tasks.train_split=test_normal",
+            "tasks.train_split: test_normal is none of train, dev (environment appworld)",
+        ),
         ("tasks.difficulties=[4]", "tasks.difficulties must be a non-empty choice of 1, 2, 3"),
         ("name=../elsewhere", "name: String should match pattern"),
         ("model.path.x=1", "'path' is not a section"),
