@@ -76,6 +76,7 @@ SLOW_FILES = [
     "two_inference_hosts",
     "slurm",
     "end_to_end",
+    "golden",
     "escapes",
     "builtin_pack",
     "trainer",
@@ -85,6 +86,7 @@ SLOW_FILES = [
     "policy",
     "endpoint",
     "sampler",
+    "extending",
     "replicas",
     "lost_servers",
     "nodes",
@@ -111,7 +113,7 @@ SLOW_FILES = [
 ]
 
 # One process tests all of these: they share the server of `vllm_url`.
-SERVED_FILES = ["policy", "endpoint", "sampler"]
+SERVED_FILES = ["policy", "endpoint", "sampler", "extending"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

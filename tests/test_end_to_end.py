@@ -101,9 +101,7 @@ def test_ctrl_c_stops_everything_and_loses_nothing(supervisor):
     assert len(running) >= 4, running
     groups, pieces = rollout_files(run), {path.name for path in run.unfinished_rollouts.glob("*.parquet")}
     process.send_signal(signal.SIGINT)
-    started = time.monotonic()
-    output, _ = process.communicate(timeout=30)
-    assert time.monotonic() - started < 10
+    output, _ = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 130
     assert "stopped; the same command goes on from here" in output
     left = {
@@ -130,7 +128,7 @@ def test_a_killed_trainer_ends_the_run_with_the_reason(supervisor):
 
     supervisor.wait_until(process, lambda: run.latest_version() >= 2 and trainers())
     os.kill(trainers()[0], signal.SIGKILL)
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 1
     assert "trainer ended with exit status" in output or "trainer killed by" in output
     assert not processes_of(run)
@@ -149,7 +147,9 @@ def test_the_run_goes_on_to_its_end_and_has_learned(supervisor):
     lines = read_metrics(supervisor.run)
     assert [line["iteration"] for line in lines] == list(range(NUM_ITERATIONS))
     success = [line["rollout/success"] for line in lines]
-    assert sum(success[-2:]) / 2 >= sum(success[:2]) / 2 + 0.1, success
+    # 144 rollouts a side: two standard errors of the difference at most, so a policy that learns nothing passes in one run
+    # of forty. One that gains a quarter, as this one does or more, fails in about one of a hundred.
+    assert sum(success[-3:]) / 3 >= sum(success[:3]) / 3 + 0.12, success
     assert 1 <= max(line["rollout/staleness_max"] for line in lines) <= 2
     assert all(sum(line[f"staleness/{age}"] for age in range(3)) == pytest.approx(1) for line in lines)
     for name, modified in groups_before.items():  # nothing finished was sampled again
@@ -165,28 +165,23 @@ def check_every_token_is_of_the_version_it_names(run: RunDir) -> None:
     rollouts = [rollout for path in run.train_rollouts.glob("*.parquet") for rollout in read_group(path).rollouts]
     crossing = [rollout for rollout in rollouts if len(set(rollout.policy_versions)) > 1]
     assert len(crossing) >= 5, "hardly any episode went on under a new version"
-    checked = Counter()
+    difference, num_tokens = Counter(), Counter()  # by (version of the policy, version that the tokens name)
     for version in range(NUM_ITERATIONS):
         policy = load_policy(run, run.config, version)
         for rollout in (*crossing[:60], *rollouts[::6]):
             if version not in rollout.policy_versions:
                 continue
             (sample,) = rollout.samples()
-            sampled = list(zip(sample.columns["behaviour"], sample.versions, strict=True))
             tokens, _ = token_losses(rollout, 0.0, policy, run.config, policy)
-            differences = {
-                named: max(
-                    abs(ours.logprob - theirs)
-                    for ours, (theirs, by) in zip(tokens, sampled, strict=True)
-                    if by == named
-                )
-                for named in set(rollout.policy_versions)
-            }
-            assert differences.pop(version) < 1e-3, (rollout.rollout_id, version)
-            checked["tokens"] += sum(by == version for _, by in sampled)
-            checked["told apart"] += sum(difference > 1e-3 for difference in differences.values())
-            checked["others"] += len(differences)
-    assert checked["tokens"] > 5000 and checked["told apart"] > 0.25 * checked["others"], checked
+            for token, behaviour, named in zip(tokens, sample.columns["behaviour"], sample.versions, strict=True):
+                distance = abs(token.logprob - behaviour)
+                assert named != version or distance < 1e-3, (rollout.rollout_id, version)
+                difference[version, named] += distance
+                num_tokens[version, named] += 1
+    mean = {pair: difference[pair] / num_tokens[pair] for pair in num_tokens}
+    assert sum(number for (version, named), number in num_tokens.items() if version == named) > 5000
+    others = [pair for pair in num_tokens if pair[0] != pair[1] and num_tokens[pair] >= 50]
+    assert others and all(mean[version, named] > 3 * mean[version, version] for version, named in others), mean
 
 
 def check_what_readers_find(run: RunDir) -> None:

@@ -1,6 +1,6 @@
 """What an older loop_rl computed, this one computes too, bit for bit; and it reads the run that was made then.
 
-Bits depend on the processor. Where it is another one than the files were made on, training's figures are held to 1e-4 and
+Bits depend on the processor. Where it is another one than the files were made on, training's figures are held to 1e-3 and
 what was sampled is left out, because a token may be another for a last digit.
 """
 
@@ -29,14 +29,14 @@ def portable():
 
 @pytest.mark.parametrize("num_ranks", [1, 2])
 def test_three_iterations_give_the_same_weights_and_figures(tmp_path, num_ranks):
-    found, expected = golden.trained(tmp_path, num_ranks), VALUES["trained"][str(num_ranks)]
-    assert found.keys() == expected.keys()
-    for variant, values in expected.items():
+    found = golden.trained(tmp_path, num_ranks, golden.TESTED[num_ranks])
+    for variant in golden.TESTED[num_ranks]:
+        values = VALUES["trained"][str(num_ranks)][variant]
         for ours, theirs in zip(found[variant]["figures"], values["figures"], strict=True):
             if SAME_PROCESSOR:
                 assert {name: ours[name] for name in theirs} == theirs, variant
             else:
-                assert {name: ours[name] for name in theirs} == pytest.approx(theirs, rel=1e-4, abs=1e-6), variant
+                assert {name: ours[name] for name in theirs} == pytest.approx(theirs, rel=1e-3, abs=1e-5), variant
         assert found[variant]["weights"] == values["weights"] or not SAME_PROCESSOR, variant
 
 

@@ -1,8 +1,7 @@
 """What a way of learning is made of: an advantage, a filter, an objective. Each is named in the config's `algorithm` section.
 
 Ours lie in a file each under advantages/, filters/ and objectives/, as a class `Advantage`, `Filter` or `Objective`; one from
-outside is named `module:Class`. A part is made from the `algorithm` section, which holds the fields of the `Settings` beside
-it in its file, if there are any.
+outside is named `module:Class`. A part is made from the `algorithm` section, which holds the fields of its `Settings`, too.
 
 Shapes: K rollouts of a group, N action tokens of a micro-batch.
 """
@@ -12,8 +11,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
+from loop_rl.config.base import Section
 from loop_rl.data.rollout import Rollout
 from loop_rl.data.samples import Column
 
@@ -50,6 +50,9 @@ class Terms:
 
 class Part:
     """settings: the `algorithm` section."""
+
+    Settings: ClassVar[type[Section]] = Section
+    """The settings that it adds to that section."""
 
     def __init__(self, settings: Any) -> None:
         self.settings = settings

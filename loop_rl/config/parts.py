@@ -1,14 +1,13 @@
 """Parts that a config names, found when they are needed; the one place where a name becomes code.
 
-A part of ours is the name of a file in the folder of its kind; one from outside is `module:Class`. Its settings are the
-`Settings` beside it in its file, checked with the config that names it.
+A part of ours is the name of a file in the folder of its kind; one from outside is `module:Class`. The settings that it adds
+to its section are its class's `Settings`, checked with the config that names it.
 """
 
 from __future__ import annotations
 
 import importlib
 import pkgutil
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -71,7 +70,7 @@ def make_part(kind: Kind, config: Any) -> Any:
 
 def settings_of(part: type) -> type[Section]:
     """The settings that a part adds to its section."""
-    return getattr(sys.modules[part.__module__], "Settings", Section)
+    return part.Settings
 
 
 def named_parts(section: type[Section], kinds: Sequence[Kind], tree: Any) -> tuple[str, ...]:

@@ -92,6 +92,7 @@ class Task:
 class Environment(protocol.Environment):
     """Rooms; episodes run in this process, a step takes less than a millisecond."""
 
+    Settings = Settings
     training_splits = ("train", "dev")
     held_out_splits = ("dev", "test")
     end_reasons = (COMPLETED, STEP_LIMIT)

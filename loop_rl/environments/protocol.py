@@ -1,7 +1,7 @@
 """What an environment is: tasks in splits, and episodes to act in.
 
-`tasks.environment` names one: a file (or folder) of this package, or `module:Class` of any module that can be imported. Its
-settings are the `Settings` beside it, which stand in the `tasks` section.
+`tasks.environment` names one: a file (or folder) of this package, or `module:Class` of any module that can be imported. The
+settings of its own stand in the `tasks` section.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, Self
 
+from loop_rl.config.base import Section
 from loop_rl.data.messages import Message
 from loop_rl.data.rollout import Rollout, Usage
 
@@ -99,6 +100,8 @@ class Episode(Protocol):
 class Environment(ABC):
     """Made from the `tasks` section, cheaply: what costs time starts when it is entered, as an async context manager."""
 
+    Settings: ClassVar[type[Section]] = Section
+    """The settings that it adds to the `tasks` section."""
     training_splits: ClassVar[tuple[str, ...]] = ("train",)
     """May be trained on."""
     held_out_splits: ClassVar[tuple[str, ...]] = ("test",)

@@ -4,7 +4,6 @@ import io
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -45,7 +44,6 @@ def refusal(name: str, nodes: int, *overrides: str, gpus_per_node: int = 8, gpu:
 
 
 def test_the_papers_run_fits_on_two_nodes_and_prints_what_it_needs():
-    started = time.monotonic()
     done = plan("--config", "configs/qwen2.5-32b.yaml", "--nodes", "2")
     assert done.returncode == 0, done.stderr
     for word in (
@@ -60,7 +58,6 @@ def test_the_papers_run_fits_on_two_nodes_and_prints_what_it_needs():
         assert word in done.stdout
     assert "32.76 billion parameters" in done.stdout and "the planner's table" in done.stdout
     assert "mfu 0.35" in done.stdout  # assumptions are printed
-    assert time.monotonic() - started < 60  # seconds; more only on a machine that is busy
 
 
 def test_without_torch():

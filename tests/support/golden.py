@@ -16,6 +16,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Collection
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,11 @@ _SAMPLED_TASKS = 3
 _OF_TIME = re.compile(r"time/|tokens_per_s|rollouts_per_s|peak_memory|written_at")
 
 
-def trained(folder: Path, num_ranks: int) -> dict[str, Any]:
+TESTED = {1: ("lora-behaviour", "all-recomputed"), 2: ("lora-recomputed", "all-behaviour")}
+"""By number of ranks: half of all, which a test has time for; `python tests/support/golden.py ROOT` does them all."""
+
+
+def trained(folder: Path, num_ranks: int, variants: Collection[str] = tuple(VARIANTS)) -> dict[str, Any]:
     """Hash of the third policy version and the figures of each iteration, by variant."""
     import yaml
 
@@ -59,7 +64,8 @@ def trained(folder: Path, num_ranks: int) -> dict[str, Any]:
     from loop_rl.store.run_dir import RunDir
 
     runs = {}
-    for variant, settings in VARIANTS.items():
+    for variant in variants:
+        settings = VARIANTS[variant]
         tree = yaml.safe_load((RECORDED / "config.yaml").read_text())
         tree |= {"name": variant, "runs_dir": str(folder / f"on-{num_ranks}")}
         for section, values in settings.items():

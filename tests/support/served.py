@@ -101,13 +101,13 @@ def served_config(served_model: Path, **sections: dict) -> Config:
         "seed": 5,
         "model": {"path": str(served_model / "base"), "dtype": "float32", "lora": {"rank": 8, "alpha": 16}},
         "agent": {
-            "prompt": "compact",
             "max_turns": 3,
             "max_new_tokens": 24,
             "max_context_tokens": 1024,
             "max_observation_tokens": 64,
         },
         "server": {"args": ["--enforce-eager", "--kv-cache-memory-bytes", "64M"]},
+        "tasks": {} if "environment" in sections.get("tasks", {}) else {"prompt": "compact"},
     }
     for name, settings in sections.items():
         tree[name] = (tree.get(name) or {}) | settings if isinstance(settings, dict) else settings

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -133,8 +132,8 @@ def test_a_restarted_server_gets_its_version_back_before_it_answers(servers, mod
             await asyncio.to_thread(server.wait_until_ready)
             return await policy.sample(PROMPT, 20, 1.0, seed=3)
 
-    started = time.monotonic()
-    sample = asyncio.run(sample_around_a_restart())
-    assert sample.policy_version == 1 and time.monotonic() - started < 60
+    # Well before a request's own limit of ten minutes: the client did not wait for an answer that never comes.
+    sample = asyncio.run(asyncio.wait_for(sample_around_a_restart(), 400))
+    assert sample.policy_version == 1
     assert largest_difference([sample], models["tied"] / "v1") < 1e-3
     assert largest_difference([sample], models["tied"] / "base") > 0.1

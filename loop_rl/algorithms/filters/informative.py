@@ -20,6 +20,8 @@ class Settings(Section):
 class Filter(RolloutFilter):
     """Keeps what teaches something."""
 
+    Settings = Settings
+
     def __call__(self, rollout: Rollout, columns: Columns) -> bool:
         return is_informative(columns["advantage"], self.settings.min_abs_advantage)
 

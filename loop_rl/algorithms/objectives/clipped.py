@@ -51,6 +51,8 @@ class Settings(Section):
 class Objective(Base):
     """min(r A, clip(r, 1 - eps, 1 + eps) A), each token's times its importance weight."""
 
+    Settings = Settings
+
     @property
     def reads(self) -> frozenset[str]:
         return frozenset({"advantage", "behaviour", self.settings.ratio_to})

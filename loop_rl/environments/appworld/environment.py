@@ -83,6 +83,7 @@ class Task:
 class Environment(protocol.Environment):
     """A pool of AppWorld's processes, and a scorer that agent code never touches."""
 
+    Settings = Settings
     training_splits = ("train", "dev")
     held_out_splits = ("dev", *TEST_SPLITS)
     end_reasons = (COMPLETED, NO_CODE, TAMPERED)
