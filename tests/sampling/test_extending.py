@@ -95,3 +95,9 @@ def test_what_does_not_go_together_is_refused_when_the_config_is_read(tmp_path, 
         with pytest.raises(ConfigError) as error:
             config(served_model, tmp_path, **algorithm)
         assert message in str(error.value) and "\n" not in str(error.value)
+
+
+def test_the_documentation_shows_these_files():
+    text = (REPO / "docs" / "extending.md").read_text()
+    for file in OURS.glob("*.py"):
+        assert file.read_text() in text, file.name
