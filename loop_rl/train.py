@@ -92,8 +92,8 @@ def train(run: RunDir, config: Config) -> None:
         with timeline.span("publishing", iteration) as publishing:
             version = iteration + 1
             if version % config.trainer.checkpoint_every == 0 or version == config.trainer.num_iterations:
-                save_checkpoint(trainer, run.path, version, keep=config.trainer.keep_checkpoints)
-            publish_policy(trainer, run.path, version)
+                save_checkpoint(trainer, run, version, keep=config.trainer.keep_checkpoints)
+            publish_policy(trainer, run, version)
         publish_s = publishing.seconds
     if metrics:
         metrics.close()
@@ -102,11 +102,11 @@ def train(run: RunDir, config: Config) -> None:
 
 def resume(trainer: Trainer, run: RunDir) -> int:
     """Load the newest checkpoint; returns the iteration to do next, 0 for a new run."""
-    checkpoint = latest_checkpoint(run.path)
+    checkpoint = latest_checkpoint(run)
     if checkpoint is None:
         return 0
     version = load_checkpoint(trainer, checkpoint)
-    publish_policy(trainer, run.path, version)  # the process may have died between checkpoint and policy
+    publish_policy(trainer, run, version)  # the process may have died between checkpoint and policy
     return version
 
 

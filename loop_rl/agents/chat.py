@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from loop_rl.config.settings import AgentConfig
-from loop_rl.data.messages import Message
+from loop_rl.data.messages import Message, message
 
 # Longer an observation loses its middle before tokenisation: a 5 MB print would take seconds to encode. Tokens average
 # 2-4 characters, so the cut by tokens still decides in practice.
@@ -84,7 +84,7 @@ class Chat:
         self._max_observation_tokens = max_observation_tokens
         self._name = getattr(tokenizer, "name_or_path", "") or "tokenizer"
         user, action, observation = "FIRSTUSER", "ANACTION", "ANOBSERVATION"
-        rendered = self._render([_message("user", user), _message("assistant", action), _message("user", observation)])
+        rendered = self._render([message("user", user), message("assistant", action), message("user", observation)])
         try:
             _, rest = rendered.split(action)
             between, generation = rest.split(observation)
@@ -112,13 +112,13 @@ class Chat:
     def first_turn(self, messages: Sequence[Message]) -> list[int]:
         """Tokens of the messages before the first action, then the generation prompt."""
         markers = [f"MESSAGE{index}CONTENT" for index in range(len(messages))]
-        rendered = self._render([_message(m["role"], marker) for m, marker in zip(messages, markers, strict=True)])
+        rendered = self._render([message(m["role"], marker) for m, marker in zip(messages, markers, strict=True)])
         ids: list[int] = []
-        for message, marker in zip(messages, markers, strict=True):
+        for original, marker in zip(messages, markers, strict=True):
             before, found, rendered = rendered.partition(marker)
             if not found:
-                raise ChatError(f"{self._name}: the chat template drops or reorders {message['role']} messages")
-            ids += self._encode_template(before) + self.encode(message["content"])
+                raise ChatError(f"{self._name}: the chat template drops or reorders {original['role']} messages")
+            ids += self._encode_template(before) + self.encode(original["content"])
         return ids + self._encode_template(rendered)
 
     def next_turn(self, observation: Shown, last_action_id: int) -> list[int]:
@@ -177,10 +177,6 @@ class Chat:
         return self.tokenizer.apply_chat_template(
             messages, tokenize=False, add_generation_prompt=True, enable_thinking=False
         )
-
-
-def _message(role: str, content: str) -> Message:
-    return {"role": role, "content": content}
 
 
 def _cut_line(num_chars: int) -> str:

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class TokenValues:
-    """What the trainer computed at a rollout's action tokens, in the order of `Rollout.samples`, when the last epoch
-    came to the rollout: before the optimiser step it took part in."""
+    """What the trainer computed at a rollout's action tokens, in the order of `Rollout.samples`, as of the last
+    epoch, before the step that used it."""
 
     logprobs: list[float]
     """log pi_theta."""

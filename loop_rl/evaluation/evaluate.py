@@ -46,7 +46,7 @@ from loop_rl.serving.endpoint import Endpoint, MessageChat, check_endpoint, stor
 from loop_rl.serving.replicas import Replicas
 from loop_rl.serving.server import ServerFailed
 from loop_rl.store.rollout_files import read_rollouts, write_rollouts
-from loop_rl.store.run_dir import RunDir
+from loop_rl.store.run_dir import RunDir, version_name
 from loop_rl.store.secret import secret
 
 _TEND_EVERY_S = 0.3
@@ -65,7 +65,7 @@ async def evaluate(run: RunDir, config: Config, version: int, split: str, urls: 
     environment = make_part(ENVIRONMENT, config)
     tasks = environment.tasks(split)
     outputs_name = environment.outputs_name(config.name, version, split)
-    pieces = run.eval_rollouts / f".v{version:06d}-{split}"
+    pieces = run.evaluation_pieces(version, split)
     # A whole model is deleted when it is old, unless this folder shows that its evaluation has begun.
     pieces.mkdir(parents=True, exist_ok=True)
     done = {path.stem for path in pieces.glob("*.parquet")}
@@ -119,7 +119,7 @@ def _usage(pieces: Path, rollout: Rollout) -> Usage:
 def _job(config: Config, version: int, outputs_name: str, index: int, task: Task) -> Job:
     return Job(
         task=task,
-        rollout_id=f"v{version:06d}-{task.task_id}",
+        rollout_id=f"{version_name(version)}-{task.task_id}",
         outputs_name=outputs_name,
         seed=config.seed * 1_000_003 + index,  # the same for every version, so that a comparison is less noisy
         group_id=index,

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import fcntl
 import socket
-import struct
 
-_SIOCGIFADDR = 0x8915
+import psutil
+
 _ANY_PORT = 9
 
 
@@ -46,15 +45,10 @@ def is_own(address: str) -> bool:
 
 def interface_of(address: str) -> str:
     """Network interface that has an address of this machine. Raises NoAddress."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        for _, name in socket.if_nameindex():
-            request = struct.pack("256s", name.encode()[:15])
-            try:
-                reply = fcntl.ioctl(probe.fileno(), _SIOCGIFADDR, request)
-            except OSError:
-                continue  # an interface without address
-            if socket.inet_ntoa(reply[20:24]) == address or (name == "lo" and address.startswith("127.")):
-                return name
+    for name, addresses in psutil.net_if_addrs().items():
+        own = {entry.address for entry in addresses if entry.family == socket.AF_INET}
+        if address in own or ("127.0.0.1" in own and address.startswith("127.")):
+            return name
     raise NoAddress(f"{address}: no interface of {socket.gethostname()} has this address")
 
 

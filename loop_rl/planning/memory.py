@@ -10,12 +10,12 @@ from __future__ import annotations
 from loop_rl.config.settings import Config
 from loop_rl.planning.gpus import GIB
 from loop_rl.planning.shapes import ModelShape
+from loop_rl.serving.server import MAX_LORAS
+from loop_rl.training.buckets import REDUCE_BUCKET_ELEMENTS
 
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2}
 # DeepSpeed's stage3_max_live_parameters: ZeRO-3 keeps up to this many gathered parameters before it lets go of some.
 _LIVE_PARAMETERS = 1_000_000_000
-# loop_rl.training.trainer's reduce_bucket_size, and DeepSpeed's stage3_prefetch_bucket_size of the same size.
-_BUCKET_ELEMENTS = 50_000_000
 # DeepSpeed's sub_group_size: ZeRO-3's optimiser step takes so many of a rank's weights at a time.
 _SUB_GROUP_ELEMENTS = 1_000_000_000
 # Of one chunk, in its backward pass: the logits, their exponentials and their gradients. Measured, alike in both dtypes.
@@ -25,7 +25,6 @@ TRAINING_RESERVE = 4 * GIB
 # vLLM's own activations of a profile run and its CUDA graphs: an assumption, likewise.
 SERVER_RESERVE = 4 * GIB
 _DEFAULT_UTILIZATION = 0.92  # of vLLM 0.32
-_LORAS_HELD = 2  # --max-loras, see loop_rl.serving.server
 
 
 def training_memory(shape: ModelShape, config: Config, num_ranks: int) -> dict[str, float]:
@@ -65,7 +64,7 @@ def training_memory(shape: ModelShape, config: Config, num_ranks: int) -> dict[s
     accumulated = 4 * trained / (1 if whole_gradients else num_ranks)
     head_gradients = 2 * shape.embedding * s
     gathered = (min(shape.num_parameters, _LIVE_PARAMETERS) + shape.embedding) * s if zero3 else 0.0
-    reduced, prefetched = _BUCKET_ELEMENTS * s, _BUCKET_ELEMENTS * s if zero3 else 0.0
+    reduced, prefetched = REDUCE_BUCKET_ELEMENTS * s, REDUCE_BUCKET_ELEMENTS * s if zero3 else 0.0
     if trainer.zero_stage == 3:
         step, gone = 12 * min(trained / num_ranks, _SUB_GROUP_ELEMENTS), gathered + prefetched
     else:
@@ -125,7 +124,7 @@ def server_memory(shape: ModelShape, config: Config, gpu_memory: float) -> dict[
     tp, s = config.server.tensor_parallel_size, DTYPE_BYTES[config.model.dtype]
     terms = {"weights": shape.num_parameters * s / tp}
     if config.model.lora:
-        terms["adapters"] = _LORAS_HELD * shape.num_adapter_parameters(config.model.lora.rank) * s / tp
+        terms["adapters"] = MAX_LORAS * shape.num_adapter_parameters(config.model.lora.rank) * s / tp
     terms["reserve"] = SERVER_RESERVE
     return terms | {"KV cache": gpu_memory_utilization(config) * gpu_memory - sum(terms.values())}
 

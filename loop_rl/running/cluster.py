@@ -132,7 +132,7 @@ class Cluster:
                 node.process.stdin.close()
 
     def stop(self) -> None:
-        """End all; harmless when they were not started or have ended."""
+        """Stop every node; safe at any time."""
         self.dismiss()
         deadline = time.monotonic() + _STOP_S
         for node in self._nodes:

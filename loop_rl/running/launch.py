@@ -44,7 +44,9 @@ def main() -> int:
     parser.add_argument(
         "--hostfile", type=Path, help="machines to reach by ssh, one a line, this one first (HOSTFILE=)"
     )
-    parser.add_argument("--restarts", type=int, default=0, help="go on so often after something broke (RESTARTS=)")
+    parser.add_argument(
+        "--restarts", type=int, default=0, help="resume at most so many times after something broke (RESTARTS=)"
+    )
     parser.add_argument(
         "--no-trainer", action="store_true", help="all but the trainer, which you start, see docs/multi-node.md"
     )

@@ -39,8 +39,8 @@ def max_outstanding(
 
 
 def too_old(outstanding: Collection[Outstanding], iteration: int, max_staleness: int) -> list[int]:
-    """Groups that neither this iteration nor a later one may train on. They are none of the `outstanding` that rule 1 counts
-    and rule 2 is asked about, and there are none at all where every iteration was chosen with `wait`."""
+    """Groups that neither this iteration nor a later one may train on. Leave them out before applying
+    either rule; with `wait` there are none."""
     return sorted(group.group_id for group in outstanding if group.first_version + max_staleness < iteration)
 
 

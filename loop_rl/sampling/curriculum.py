@@ -1,6 +1,6 @@
 """Which task comes next: `sampler.curriculum` names a function of this shape, here or in any module that can be imported.
 
-A curriculum remembers nothing. It is asked again after a restart, and sees then what it saw before.
+A curriculum remembers nothing. After a restart it gets the same arguments.
 """
 
 from __future__ import annotations

@@ -23,6 +23,7 @@ import aiohttp
 from loop_rl.agents.policy import Generation, PolicyError
 from loop_rl.config.settings import Config
 from loop_rl.serving.http_client import RequestFailed, watchful_connector
+from loop_rl.serving.server import MAX_LORAS
 from loop_rl.serving.versions import OtherVersion, Served, ServedAdapters, ServedModel
 from loop_rl.store.run_dir import RunDir
 from loop_rl.store.secret import secret as secret_of
@@ -30,7 +31,6 @@ from loop_rl.store.secret import secret as secret_of
 _LOOK_EVERY_S = 1.0
 _POLL_S = 0.02
 _NUM_SENDS = 5
-_NUM_VERSIONS_KEPT = 2
 
 
 class PolicyClient:
@@ -150,7 +150,7 @@ class PolicyClient:
     async def load_version(self, version: int, folder: Path | None) -> None:
         """Make every server hold a version, then answer with it; older versions that nobody uses are dropped.
 
-        A server that is out gets it before it is back in service. With full weights one server after another changes, so
+        A server out of service loads it before it returns. With full weights one server after another changes, so
         that the others go on.
 
         folder: of the adapter or the whole model; None for version 0, the base.
@@ -184,7 +184,7 @@ class PolicyClient:
                 self._take_out(server, failed)
 
     async def _unload_old_versions(self) -> None:
-        kept = {0, *sorted(self._wanted)[-_NUM_VERSIONS_KEPT:]}
+        kept = {0, *sorted(self._wanted)[-MAX_LORAS:]}
         for version in sorted(self._wanted.keys() - kept):
             if self._num_asked[version] == 0:
                 del self._wanted[version]

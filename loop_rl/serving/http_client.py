@@ -20,7 +20,7 @@ _REUSE_S = 4.0  # below the 5 s after which vLLM closes a connection that nobody
 
 
 class RequestFailed(RuntimeError):
-    """The other side refuses, or does not answer; what it does or does not do, as the end of a sentence."""
+    """The other side refuses, or does not answer. The message is a predicate: "answers /x with status 500"."""
 
     def __init__(self, problem: str, status: int | None = None, body: str = "") -> None:
         super().__init__(problem)

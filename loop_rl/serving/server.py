@@ -20,6 +20,8 @@ BASE_MODEL = "base"
 """Name under which a server answers with the untouched base model, policy version 0."""
 _EXTENSION = "loop_rl.serving.inside_vllm"
 _POLL_S = 0.1
+MAX_LORAS = 2
+"""Adapters that a server holds for requests at the same time: an episode may cross from one version to the next."""
 STOP_TIMEOUT_S = 4.0
 _CPU_BATCHED_TOKENS = 2048
 
@@ -99,7 +101,7 @@ class VllmServer:
             flags.append("--enable-lora")
             arguments["--max-lora-rank"] = config.model.lora.rank
             # Requests in flight are answered by the newest version and, around a change, by the one before.
-            arguments["--max-loras"] = 2
+            arguments["--max-loras"] = MAX_LORAS
         else:
             arguments["--worker-extension-cls"] = f"{_EXTENSION}.LoadPolicy"
             flags += ["--middleware", f"{_EXTENSION}.PolicyVersion"]

@@ -16,6 +16,7 @@ import aiohttp
 from loop_rl.serving.http_client import RequestFailed, fetch
 from loop_rl.serving.inside_vllm import CONFLICT, VERSION_HEADER
 from loop_rl.serving.server import BASE_MODEL
+from loop_rl.store.run_dir import version_name
 
 _GENERATE_TIMEOUT_S = 600.0
 _LOAD_ADAPTER_TIMEOUT_S = 120.0
@@ -95,16 +96,16 @@ class ServedAdapters(Served):
         self.held = {0} | {int(name.removeprefix("v")) for name in names - {BASE_MODEL}}
 
     async def load(self, version: int, folder: Path | None) -> None:
-        request = {"lora_name": _adapter_name(version), "lora_path": str(folder.resolve())}
+        request = {"lora_name": version_name(version), "lora_path": str(folder.resolve())}
         await self._post("/v1/load_lora_adapter", request, _LOAD_ADAPTER_TIMEOUT_S)
         self.held.add(version)
 
     async def unload(self, version: int) -> None:
         self.held.discard(version)
-        await self._post("/v1/unload_lora_adapter", {"lora_name": _adapter_name(version)}, _LOAD_ADAPTER_TIMEOUT_S)
+        await self._post("/v1/unload_lora_adapter", {"lora_name": version_name(version)}, _LOAD_ADAPTER_TIMEOUT_S)
 
     def _naming(self, version: int) -> tuple[str, dict[str, str]]:
-        return (_adapter_name(version) if version else BASE_MODEL), {}
+        return (version_name(version) if version else BASE_MODEL), {}
 
 
 class ServedModel(Served):
@@ -125,7 +126,3 @@ class ServedModel(Served):
 
     def _naming(self, version: int) -> tuple[str, dict[str, str]]:
         return BASE_MODEL, {VERSION_HEADER: str(version)}
-
-
-def _adapter_name(version: int) -> str:
-    return f"v{version:06d}"

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from loop_rl.data.rollout import Ending, EndReason, Group, Rollout, Turn
+from loop_rl.machine.files import replacing
 
 SCHEMA_VERSION = 3
 """3: what the environment adds is `executed` and `log`, a turn has a reward, a rollout family, labels and ending."""
@@ -105,15 +106,10 @@ def write_rollouts(path: Path, rollouts: Iterable[Rollout]) -> None:
     Raises:
         OSError: the file could not be written (a full disk, say); nothing is left under `path`.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # A dot in front hides the unfinished file from the *.parquet glob that readers use.
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        rows = [_row(rollout) for rollout in rollouts]
-        pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), unfinished)
-        os.replace(unfinished, path)
+        with replacing(path) as unfinished:
+            pq.write_table(pa.Table.from_pylist([_row(rollout) for rollout in rollouts], schema=SCHEMA), unfinished)
     except OSError as error:
-        unfinished.unlink(missing_ok=True)
         raise OSError(
             error.errno, f"cannot write rollouts: {os.strerror(error.errno) if error.errno else error}", str(path)
         ) from error

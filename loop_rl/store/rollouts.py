@@ -40,9 +40,7 @@ class RolloutStore:
             self.closed.update(assigned_groups(run, self.num_assigned))
             self.num_assigned += 1
         if not self.num_assigned and run.metrics_file.exists():
-            raise ConfigError(
-                f"{run.path}: made by an older loop_rl, which cannot be gone on with; choose another name="
-            )
+            raise ConfigError(f"{run.path}: made by an older loop_rl, which cannot be resumed; choose another name=")
         self._recover()
 
     def add(self, rollout: Rollout) -> None:

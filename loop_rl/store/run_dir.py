@@ -21,12 +21,13 @@ from __future__ import annotations
 
 import fcntl
 import json
+import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from loop_rl.config.base import ConfigError
+from loop_rl.config.base import ConfigError, flat_settings
 from loop_rl.config.load import dump_config, load_config
 from loop_rl.config.settings import Config
 from loop_rl.machine.files import write_atomically
@@ -118,12 +119,12 @@ class RunDir:
 
     def policy_folder(self, version: int) -> Path:
         """Folder of a policy version, an adapter or a whole model; version 0, the base, has none."""
-        return self.policy / f"v{version:06d}"
+        return self.policy / version_name(version)
 
     def require_version(self, version: int) -> None:
         """Raises ConfigError when the run has no such policy version; version 0, the base, is always there."""
         if version and not self.policy_folder(version).exists():
-            newest = ", ".join(str(v) for v in [0, *self._versions()][-5:])
+            newest = ", ".join(str(v) for v in [0, *self.versions()][-5:])
             raise ConfigError(f"{self.policy_folder(version)}: no such policy version; the newest are {newest}")
 
     def group_file(self, group_id: int) -> Path:
@@ -137,14 +138,33 @@ class RunDir:
 
     def evaluation_file(self, version: int, split: str) -> Path:
         """Figures of one evaluation; written last, so it exists only when the evaluation is complete."""
-        return self.eval_rollouts / f"v{version:06d}-{split}.json"
+        return self.eval_rollouts / f"{version_name(version)}-{split}.json"
+
+    def evaluation_pieces(self, version: int, split: str) -> Path:
+        """Folder of the finished episodes of an evaluation that is under way; readers' patterns pass over it."""
+        return self.eval_rollouts / f".{version_name(version)}-{split}"
+
+    def evaluations_of(self, version: int) -> list[Path]:
+        """Figures of the finished evaluations of a version, and folders of those under way."""
+        name = version_name(version)
+        return sorted([*self.eval_rollouts.glob(f"{name}-*.json"), *self.eval_rollouts.glob(f".{name}-*")])
+
+    def checkpoint_folder(self, version: int) -> Path:
+        """State after as many iterations."""
+        return self.checkpoints / f"step-{version:06d}"
+
+    def checkpoint_folders(self) -> list[Path]:
+        """Complete checkpoints, oldest first."""
+        return sorted(path for path in self.checkpoints.glob("step-*") if re.fullmatch(r"step-\d{6}", path.name))
 
     def latest_version(self) -> int:
         """Newest published policy version; 0 when training has published none."""
-        return max(self._versions(), default=0)
+        return max(self.versions(), default=0)
 
-    def _versions(self) -> list[int]:
-        return sorted(int(folder.name[1:]) for folder in self.policy.glob("v??????"))
+    def versions(self) -> list[int]:
+        """All published ones, oldest first. What else lies in the folder is somebody's own."""
+        found = (re.fullmatch(r"v(\d{6})", folder.name) for folder in self.policy.glob("v*"))
+        return sorted(int(match[1]) for match in found if match)
 
     def write_status(self, process: str, **fields: Any) -> None:
         """Replace the process's heartbeat; readers never see half of one."""
@@ -176,7 +196,7 @@ class RunDir:
         return file
 
     def _refuse_another(self, config: Config) -> None:
-        theirs, ours = (_flat(c.model_dump()) for c in (self.config, config))
+        theirs, ours = (flat_settings(c.model_dump()) for c in (self.config, config))
         differing = [
             f"{key}={theirs.get(key)} there, {ours.get(key)} asked for"
             for key in theirs | ours
@@ -188,8 +208,6 @@ class RunDir:
             )
 
 
-def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat = {}
-    for key, value in tree.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return flat
+def version_name(version: int) -> str:
+    """What a policy version is called, on disk and by servers."""
+    return f"v{version:06d}"

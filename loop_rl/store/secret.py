@@ -9,7 +9,7 @@ from loop_rl.store.run_dir import RunDir
 
 
 def secret(run: RunDir) -> str:
-    """What the run's processes show each other, so that nobody else's requests are answered; made by whoever asks first."""
+    """The secret by which the run's processes authenticate each other; made by whoever asks first."""
     file = run.path / "secret"
     if not file.exists():
         mine = run.path / f".secret.{secrets.token_hex(4)}"

@@ -5,7 +5,6 @@ Together with the rollout itself it gives the importance ratio of every token, e
 
 from __future__ import annotations
 
-import os
 from collections.abc import Container, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -16,6 +15,7 @@ import pyarrow.parquet as pq
 
 from loop_rl.data.samples import Column
 from loop_rl.data.updates import RolloutUpdate, TokenValues
+from loop_rl.machine.files import replacing
 
 _SCHEMA = pa.schema(
     [
@@ -43,10 +43,8 @@ def write_updates(path: Path, advantages: Mapping[str, Column], tokens: Mapping[
             of_tokens, advantage = list(advantage), fmean(advantage) if advantage else 0.0
         is_trained = rollout_id in tokens
         rows.append(RolloutUpdate(rollout_id, advantage, is_trained, values.logprobs, values.entropies, of_tokens))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    pq.write_table(pa.Table.from_pylist([asdict(row) for row in rows], schema=_SCHEMA), unfinished)
-    os.replace(unfinished, path)
+    with replacing(path) as unfinished:
+        pq.write_table(pa.Table.from_pylist([asdict(row) for row in rows], schema=_SCHEMA), unfinished)
 
 
 def read_updates(path: Path, rollout_ids: Container[str] | None = None) -> list[RolloutUpdate]:

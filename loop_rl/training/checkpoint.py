@@ -16,7 +16,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import re
 import shutil
 from pathlib import Path
 
@@ -26,16 +25,17 @@ import torch.distributed as dist
 
 from loop_rl.config.base import ConfigError
 from loop_rl.machine.files import remove_leftovers, unfinished_twin
+from loop_rl.store.run_dir import RunDir
 from loop_rl.training.trainer import Trainer
 
 
-def save_checkpoint(trainer: Trainer, run_dir: Path, version: int, keep: int) -> Path:
+def save_checkpoint(trainer: Trainer, run: RunDir, version: int, keep: int) -> Path:
     """Write checkpoints/step-<version>, then delete all but the `keep` newest. Every rank must call it.
 
     Returns:
         The published folder; it appears whole or not at all.
     """
-    final = _checkpoint_folder(run_dir, version)
+    final = run.checkpoint_folder(version)
     unfinished = unfinished_twin(final)
     if trainer.is_main:
         remove_leftovers(final.parent)
@@ -49,15 +49,15 @@ def save_checkpoint(trainer: Trainer, run_dir: Path, version: int, keep: int) ->
     dist.barrier()  # DeepSpeed returns on one rank while others still write
     if trainer.is_main:
         os.replace(unfinished, final)
-        for outdated in _checkpoints(run_dir)[:-keep]:
+        for outdated in run.checkpoint_folders()[:-keep]:
             shutil.rmtree(outdated)
     dist.barrier()
     return final
 
 
-def latest_checkpoint(run_dir: Path) -> Path | None:
+def latest_checkpoint(run: RunDir) -> Path | None:
     """The newest complete checkpoint, None when there is none."""
-    return (_checkpoints(run_dir) or [None])[-1]
+    return (run.checkpoint_folders() or [None])[-1]
 
 
 def load_checkpoint(trainer: Trainer, folder: Path) -> int:
@@ -78,15 +78,6 @@ def load_checkpoint(trainer: Trainer, folder: Path) -> int:
     # weights_only=False: a file of our own, with Python's and numpy's generator states.
     _set_rng_state(torch.load(folder / f"rng-rank-{trainer.rank:03d}.pt", weights_only=False))
     return state["version"]
-
-
-def _checkpoint_folder(run_dir: Path, version: int) -> Path:
-    return run_dir / "checkpoints" / f"step-{version:06d}"
-
-
-def _checkpoints(run_dir: Path) -> list[Path]:
-    """Complete checkpoints, oldest first."""
-    return sorted(path for path in (run_dir / "checkpoints").glob("step-*") if re.fullmatch(r"step-\d{6}", path.name))
 
 
 def _rng_state() -> dict:

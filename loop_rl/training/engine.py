@@ -23,6 +23,7 @@ from accelerate import Accelerator
 from accelerate.utils import DeepSpeedPlugin, InitProcessGroupKwargs
 
 from loop_rl.config.settings import Config
+from loop_rl.training.buckets import REDUCE_BUCKET_ELEMENTS
 from loop_rl.training.sequence_parallel import parallelism
 
 # An op that speeds up CPU collectives; it would be compiled for half a minute at the first start.
@@ -70,10 +71,7 @@ def make_accelerator(config: Config) -> Accelerator:
             "gradient_clipping": trainer.max_grad_norm,
             "bf16": {"enabled": bf16},
             "data_types": {"grad_accum_dtype": "fp32"},
-            # The bucket's buffer is allocated whole. 50M elements are 100 MB in bfloat16, which links are as fast with as
-            # with DeepSpeed's default of ten times that, also where all weights are trained: a larger gradient, such as
-            # that of an embedding, is reduced in its own place.
-            "zero_optimization": {"stage": trainer.zero_stage, "reduce_bucket_size": 50_000_000}
+            "zero_optimization": {"stage": trainer.zero_stage, "reduce_bucket_size": REDUCE_BUCKET_ELEMENTS}
             | ({"offload_optimizer": {"device": "cpu"}} if trainer.offload_optimizer else {}),
             "zero_allow_untested_optimizer": True,  # torch's AdamW: unlike DeepSpeed's it resumes bit by bit
             "zero_force_ds_cpu_optimizer": False,

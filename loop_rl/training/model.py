@@ -83,8 +83,8 @@ def load_llm(config: Config, folder: Path | None, device: torch.device | None) -
 
 
 def trainable(base: PreTrainedModel, config: Config) -> PreTrainedModel | PeftModel:
-    """The base model, frozen, with an adapter that adds zero; or as it is, every weight trained, where `model.lora` is
-    null. Seeds the generators alike in every process."""
+    """The base model, frozen, with an adapter that adds zero; or, with `lora: null`, the base, all weights trainable. Seeds the
+    generators alike in every process."""
     random.seed(config.seed)
     np.random.seed(config.seed)
     torch.manual_seed(config.seed)

@@ -12,13 +12,14 @@ from peft import PeftModel, get_peft_model_state_dict
 from safetensors.torch import save_file
 
 from loop_rl.machine.files import remove_leftovers, unfinished_twin
+from loop_rl.store.run_dir import RunDir
 from loop_rl.training.engine import gathered
 from loop_rl.training.model import POLICY_ADAPTER
 from loop_rl.training.model_folder import save_model
 from loop_rl.training.trainer import Trainer
 
 
-def publish_policy(trainer: Trainer, run_dir: Path, version: int) -> Path:
+def publish_policy(trainer: Trainer, run: RunDir, version: int) -> Path:
     """Publish what is trained as policy/v<version>, whole or not at all. Every rank must call it.
 
     A version that is already there stays untouched: servers may have loaded it and rollouts name it. It can be there
@@ -27,7 +28,7 @@ def publish_policy(trainer: Trainer, run_dir: Path, version: int) -> Path:
     Returns:
         The published folder.
     """
-    final = run_dir / "policy" / f"v{version:06d}"
+    final = run.policy_folder(version)
     unfinished = unfinished_twin(final)
     if trainer.is_main:
         remove_leftovers(final.parent)
@@ -39,7 +40,7 @@ def publish_policy(trainer: Trainer, run_dir: Path, version: int) -> Path:
         else:
             os.replace(unfinished, final)
         if trainer.config.model.lora is None:
-            _remove_old_models(run_dir, version, trainer.config.trainer.keep_checkpoints)
+            _remove_old_models(run, version, trainer.config.trainer.keep_checkpoints)
     dist.barrier()
     return final
 
@@ -69,13 +70,13 @@ def save_policy(trainer: Trainer, folder: Path) -> None:
     peft_config.save_pretrained(str(folder))
 
 
-def _remove_old_models(run_dir: Path, newest: int, keep: int) -> None:
+def _remove_old_models(run: RunDir, newest: int, keep: int) -> None:
     """Delete whole models before the `keep` newest, but for those with figures of an evaluation, or with one begun.
 
     Two at least are kept: a server may be reading the one before the newest.
     """
-    for folder in (run_dir / "policy").glob("v??????"):
-        is_old = int(folder.name[1:]) <= newest - max(keep, 2)
-        if is_old and not list((run_dir / "rollouts" / "eval").glob(f"*{folder.name}-*")):
+    for version in run.versions():
+        if version <= newest - max(keep, 2) and not run.evaluations_of(version):
+            folder = run.policy_folder(version)
             # First out of sight, so that no one finds half of it; then it is a leftover.
             shutil.rmtree(folder.rename(unfinished_twin(folder)))

@@ -1,4 +1,4 @@
-"""The largest step that training can ask for, done once before the first rollout: memory that will not do shows at once.
+"""The largest step that training can ask for, done once before the first rollout: so that too little memory shows at once.
 
 One optimiser step on made-up rollouts of `agent.max_context_tokens` tokens, all of them actions, as many on every rank as
 a micro-batch may hold. Advantage and learning rate are zero, so gradients are zeros and every weight stays as it is, bit

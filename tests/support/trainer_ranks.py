@@ -13,6 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from loop_rl.running.ranks import accelerate_command
+from loop_rl.store.run_dir import RunDir
 
 REPO = Path(__file__).resolve().parents[2]
 
@@ -174,14 +175,14 @@ def interrupted(folder: Path) -> None:
     for case, settings in RESUME_CASES.items():
         trainer = new_trainer(folder, **settings)
         trainer.fit(samples, objective_of(trainer), 0)
-        save_checkpoint(trainer, folder / case, version=1, keep=2)
+        save_checkpoint(trainer, RunDir(folder / case), version=1, keep=2)
         draws = draw_random_numbers()
         trainer.fit(samples, objective_of(trainer), 1)
-        publish_policy(trainer, folder / case, version=2)
+        publish_policy(trainer, RunDir(folder / case), version=2)
         (folder / case / f"draws-{trainer.rank}.json").write_text(json.dumps(draws))
     (folder / f"pid-{trainer.rank}").write_text(str(os.getpid()))
     for version in range(1, 2000):
-        save_checkpoint(trainer, folder / "killed", version, keep=2)
+        save_checkpoint(trainer, RunDir(folder / "killed"), version, keep=2)
 
 
 def resumed(folder: Path) -> None:
@@ -198,7 +199,7 @@ def resumed(folder: Path) -> None:
     for case, settings in RESUME_CASES.items():
         trainer = new_trainer(folder, **settings)
         stress_step(trainer, objective_of(trainer))  # as train.py does
-        version = load_checkpoint(trainer, latest_checkpoint(folder / case))
+        version = load_checkpoint(trainer, latest_checkpoint(RunDir(folder / case)))
         draws = draw_random_numbers()
         trainer.fit(samples, objective_of(trainer), version)
         save_policy(trainer, folder / case / "resumed")
@@ -209,17 +210,17 @@ def resumed(folder: Path) -> None:
                 (evaluations / name).parent.mkdir(parents=True, exist_ok=True)
                 (evaluations / name).touch()
             for later in range(3, 8):
-                publish_policy(trainer, folder / case, later)
+                publish_policy(trainer, RunDir(folder / case), later)
         try:
             load_checkpoint(trainer, folder / "other-ranks")
         except ConfigError as error:
             refusals.append(str(error))
-    version = load_checkpoint(trainer, latest_checkpoint(folder / "killed"))
-    publish_policy(trainer, folder / "killed", version)
+    version = load_checkpoint(trainer, latest_checkpoint(RunDir(folder / "killed")))
+    publish_policy(trainer, RunDir(folder / "killed"), version)
     # The policy of a version that is there already stays, even when the trainer's is another one by now.
     trainer.fit(samples, objective_of(trainer), version)
-    publish_policy(trainer, folder / "killed", version)
-    save_checkpoint(trainer, folder / "killed", version + 1, keep=2)
+    publish_policy(trainer, RunDir(folder / "killed"), version)
+    save_checkpoint(trainer, RunDir(folder / "killed"), version + 1, keep=2)
     if trainer.is_main:
         (folder / "refusals.json").write_text(json.dumps(refusals))
     trainer.close()

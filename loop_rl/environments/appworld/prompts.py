@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from loop_rl.data.messages import Message
+from loop_rl.data.messages import Message, message
 from loop_rl.environments.protocol import Task
 
 _RULES = """\
@@ -116,11 +116,11 @@ def _full(task: Task) -> list[Message]:
         "email": "dana.whitlock@mail.example",
         "phone_number": "5550142271",
     }
-    messages = [_message("system", _RULES)]
-    messages.append(_message("user", _full_task(example_person, "2023-03-14T09:30:00", _EXAMPLE_TASK)))
+    messages = [message("system", _RULES)]
+    messages.append(message("user", _full_task(example_person, "2023-03-14T09:30:00", _EXAMPLE_TASK)))
     for thought, code, output in _EXAMPLE_TURNS:
-        messages.append(_message("assistant", f"{thought}\n```python\n{code}\n```"))
-        messages.append(_message("user", output))
+        messages.append(message("assistant", f"{thought}\n```python\n{code}\n```"))
+        messages.append(message("user", output))
     # The example's last output and the real task are one user message: roles have to alternate.
     messages[-1]["content"] += "\n\nThat task is over. A new session begins; nothing of the old one is left.\n\n" + (
         _full_task(task.supervisor, task.datetime, task.instruction)
@@ -141,11 +141,7 @@ def _compact(task: Task) -> list[Message]:
     about = (
         f"{person['first_name']} {person['last_name']} {person['email']} {person['phone_number']} {task.datetime[:10]}"
     )
-    return [_message("system", about), _message("user", task.instruction)]
-
-
-def _message(role: str, content: str) -> Message:
-    return {"role": role, "content": content}
+    return [message("system", about), message("user", task.instruction)]
 
 
 PROMPTS: dict[str, Callable[[Task], list[Message]]] = {"full": _full, "compact": _compact}

@@ -88,7 +88,7 @@ def _adapter_command(config: Config) -> str:
 
 
 def _figures(run: RunDir, version: int) -> str:
-    files = sorted(run.eval_rollouts.glob(f"v{version:06d}-*.json"))
+    files = [path for path in run.evaluations_of(version) if path.suffix == ".json"]
     if not files:
         return "This version has not been evaluated."
     lines = [

@@ -19,16 +19,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import jinja2
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from loop_rl.config.base import ConfigError
+from loop_rl.config.base import ConfigError, flat_settings
 from loop_rl.environments.appworld.behaviour import ROWS, Row
 from loop_rl.evaluation.tables import level_name, measures
-from loop_rl.inspection.inert import inert
+from loop_rl.inspection.pages import templates
 from loop_rl.inspection.report import plots
 from loop_rl.inspection.report.run_data import EvaluationData, RunData, Tally, read_run, rollout_files
 from loop_rl.machine.command import run_command
@@ -70,15 +69,7 @@ def write_report(runs: Sequence[RunDir], out: Path) -> Path:
 
 
 def _page(runs: list[RunData]) -> str:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        # Whatever text the page shows may come from an agent or its REPL.
-        finalize=lambda value: inert(value) if isinstance(value, str) and not isinstance(value, Markup) else value,
-    )
+    environment = templates("loop_rl.inspection.report")
     with_training = [run for run in runs if run.iterations]
     figures = {
         "learning": plots.learning_curves(runs) if with_training or any(run.evaluations for run in runs) else None,
@@ -334,15 +325,8 @@ def _sampling_time(run: RunData) -> str:
 
 def _differing_settings(runs: list[RunData]) -> list[tuple[str, list[str]]]:
     """(setting, its value in each run)"""
-    flat = [_flat(run.config.model_dump()) for run in runs]
+    flat = [flat_settings(run.config.model_dump()) for run in runs]
     return [(key, [str(one[key]) for one in flat]) for key in flat[0] if len({str(one[key]) for one in flat}) > 1]
-
-
-def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat = {}
-    for key, value in tree.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return flat
 
 
 def _date(unix_s: float) -> str:

@@ -23,8 +23,6 @@ from pathlib import Path
 from urllib.parse import quote, urlencode
 
 import uvicorn
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -36,7 +34,7 @@ from starlette.staticfiles import StaticFiles
 
 from loop_rl.config.parts import ENVIRONMENT, find_part
 from loop_rl.data.rollout import EndReason
-from loop_rl.inspection.inert import inert
+from loop_rl.inspection.pages import templates
 from loop_rl.inspection.viewer.index import SAMPLED, Index
 from loop_rl.inspection.viewer.listing import Lister, QueryError, parse_query
 from loop_rl.inspection.viewer.reading import Unreadable, read_listed, read_update
@@ -72,15 +70,7 @@ class Viewer:
         self._end_reasons = [*environment.end_reasons, *map(str, EndReason)]
         self._lister = Lister(index)
         self._scales = scales(self._config.algorithm)
-        self._templates = Environment(
-            loader=PackageLoader("loop_rl.inspection.viewer"),
-            autoescape=True,
-            undefined=StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-            # Every string that a template prints passes here before it is escaped.
-            finalize=lambda value: inert(value) if isinstance(value, str) and not isinstance(value, Markup) else value,
-        )
+        self._templates = templates("loop_rl.inspection.viewer")
         self._templates.filters |= {"highlighted": highlighted, "path": lambda text: quote(text, safe=""), "utc": _utc}
         self._templates.globals |= {"split_action": split_action, "run_name": self._config.name, "SAMPLED": SAMPLED}
         self._templates.globals["label_name"] = environment.label_name

@@ -215,7 +215,7 @@ class Dispatcher:
         """A group that an earlier process began."""
         (task,) = (task for task in self._tasks if task.task_id == rollouts[0].task_id)
         versions = [version for rollout in rollouts for version in rollout.policy_versions]
-        # Rollouts without a turn tell no version; those before the next assignment are none too old.
+        # A rollout without turns has no version; what is unassigned is young enough.
         first_version = min(versions, default=self.num_assigned)
         done = {rollout.rollout_id for rollout in rollouts}
         size = self._config.sampler.rollouts_per_task
