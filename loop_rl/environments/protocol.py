@@ -167,6 +167,10 @@ class Environment(ABC):
         A measure is {label: {"value", "low", "high", "num"}} with the label "all" first.
         """
 
+    def typed(self, text: str) -> str:
+        """What a person typed as an action (`loop_rl play`), as the policy would have written it."""
+        return text
+
     def hint(self, outputs_name: str, split: str) -> list[str]:
         """Lines to print after an evaluation."""
         return []

@@ -157,13 +157,13 @@ def iteration_line(figures: dict[str, float], num_iterations: int) -> str:
         f"stale {figures['rollout/staleness_mean']:.2f}",
     ]
     if figures["policy/num_steps"]:
-        parts += [
-            f"ratio {figures['policy/ratio_mean']:.3f} (max {figures['policy/ratio_max']:.2f})",
-            f"clipped {figures['policy/clip_share']:.1%}",
-            f"kl {figures['policy/approx_kl']:.4f}",
-            f"entropy {figures['policy/entropy']:.3g}",
-            f"grad {figures['policy/grad_norm']:.2g}",
-        ]
+        if "policy/ratio_mean" in figures:  # of the clipped objective
+            parts += [
+                f"ratio {figures['policy/ratio_mean']:.3f} (max {figures['policy/ratio_max']:.2f})",
+                f"clipped {figures['policy/clip_share']:.1%}",
+                f"kl {figures['policy/approx_kl']:.4f}",
+            ]
+        parts += [f"entropy {figures['policy/entropy']:.3g}", f"grad {figures['policy/grad_norm']:.2g}"]
     else:
         parts.append("skipped: no advantage differs from zero")
     parts += [

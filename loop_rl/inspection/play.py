@@ -4,10 +4,10 @@
     loop_rl play --task train-001-note-lookup_1                         of configs/tiny.yaml
     loop_rl play --config configs/qwen2.5-7b.yaml --task 82e2fac_1
 
-Each turn shows what the model would read next, special tokens written out. Write Python, on as many lines as needed; a
-line with a single dot, or Ctrl-D, ends the turn. It becomes the ```python block of the action; write the fences yourself
-to put thoughts around them. A turn without code ends the episode, as it does for the agent. Only the agent's limit on
-wall time does not apply. Ctrl-C leaves without a score.
+Each turn shows what the model would read next, special tokens written out. Write an action, on as many lines as needed; a
+line with a single dot, or Ctrl-D, ends the turn. In AppWorld it is Python and becomes the ```python block of the action; write
+the fences yourself to put thoughts around them. A turn without code ends the episode, as it does for the agent. Only the
+agent's limit on wall time does not apply. Ctrl-C leaves without a score.
 """
 
 from __future__ import annotations
@@ -48,8 +48,9 @@ console = Console(highlight=False, soft_wrap=True)
 class Person:
     """A policy that reads its actions from standard input."""
 
-    def __init__(self, chat: Chat) -> None:
+    def __init__(self, chat: Chat, environment: Environment) -> None:
         self._chat = chat
+        self._environment = environment
         self._known_ids: list[int] = []
         self._unread = b""
 
@@ -72,8 +73,7 @@ class Person:
         lines = []
         while (line := await self._read_line()) and line.rstrip("\r\n") != _END_OF_TURN:
             lines.append(line)
-        text = "".join(lines).rstrip("\n")
-        return text if "```" in text else f"```python\n{text}\n```"
+        return self._environment.typed("".join(lines).rstrip("\n"))
 
     async def _read_line(self) -> str:
         """A line with its end; what came before Ctrl-D or the end of the input, nothing included.
@@ -100,7 +100,7 @@ async def play(task: Task, environment: Environment, config: Config) -> Rollout:
     """
     chat = Chat.from_pretrained(config.model.path, config.agent)
     limits = config.agent.model_copy(update={"time_limit_s": math.inf})
-    agent = Agent.evaluation(Person(chat), chat, limits, config.evaluation.temperature, version=0)
+    agent = Agent.evaluation(Person(chat, environment), chat, limits, config.evaluation.temperature, version=0)
     name = f"play-{os.getpid()}"
     job = Job(task, rollout_id=name, outputs_name=name, seed=0, group_id=0, iteration=-1)
     _say(f"{task.task_id}: {agent.max_turns} turns of at most {limits.max_new_tokens} tokens", "bold")

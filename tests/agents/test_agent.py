@@ -300,3 +300,24 @@ def test_an_episode_that_is_cut_off_ends_before_its_next_turn_and_is_scored(firs
 @pytest.fixture
 def first_task(appworld_root, appworld_python):
     return appworld(appworld_root, appworld_python).tasks("train")[0]
+
+
+@pytest.mark.parametrize(
+    ("step", "reason", "ending"),
+    [
+        (Step("", end="won"), "won", "terminated"),
+        (Step("", end="clock", truncated=True), "clock", "truncated"),
+        (Step("more"), "max_turns", "truncated"),
+        (EpisodeLost("crashed", executed="what it did"), "worker_lost", "broken"),
+    ],
+)
+def test_ends_of_the_world_cuts_and_lost_worlds_are_told_apart(first_task, step, reason, ending):
+    class OneStep(FaultyEnvironment):
+        async def step(self, action):
+            if isinstance(step, Exception):
+                raise step
+            return step
+
+    rollout = run_on(OneStep(""), first_task)
+    assert (rollout.end_reason, rollout.ending) == (reason, ending)
+    assert rollout.turns[-1].executed == ("what it did" if reason == "worker_lost" else "")

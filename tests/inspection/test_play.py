@@ -15,6 +15,7 @@ from solutions import solution_code
 from appworld_tasks.splits import load_split
 from loop_rl.agents.chat import Chat
 from loop_rl.config.load import dump_config, load_config
+from loop_rl.config.parts import ENVIRONMENT, make_part
 from loop_rl.environments.appworld.actions import extract_code
 from loop_rl.inspection.play import Person
 
@@ -67,10 +68,11 @@ def test_a_real_solution_scores_one(config_file, appworld_root):
 def test_what_is_typed_becomes_an_action_as_the_policy_writes_it(monkeypatch, tmp_path, typed, action, code):
     config = load_config(REPO / "configs" / "tiny.yaml")
     chat = Chat.from_pretrained(str(REPO / "models" / "tiny"), config.agent)
+    environment = make_part(ENVIRONMENT, config)
     (tmp_path / "typed").write_text(typed)
     with open(tmp_path / "typed") as file:
         monkeypatch.setattr("sys.stdin", file)
-        sample = asyncio.run(Person(chat).sample(chat.encode("hello"), 128, 1.0, seed=0, version=None))
+        sample = asyncio.run(Person(chat, environment).sample(chat.encode("hello"), 128, 1.0, seed=0, version=None))
     assert sample.token_ids == [*chat.encode(action), chat.end_of_turn_id]
     assert sample.logprobs == [0.0] * len(sample.token_ids)
     assert extract_code(chat.action_text(sample.token_ids)) == code

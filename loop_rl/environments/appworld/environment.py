@@ -150,6 +150,9 @@ class Environment(protocol.Environment):
     def figures(self, tasks: Sequence[Task], rollouts: Sequence[Rollout], usages: Sequence[Usage]) -> dict[str, Any]:
         return describe(tasks, rollouts) | analyse(rollouts, usages, Evidence.of_root(self.settings.root))
 
+    def typed(self, text: str) -> str:
+        return text if "```" in text else f"```python\n{text}\n```"
+
     def hint(self, outputs_name: str, split: str) -> list[str]:
         root = self.settings.root
         lines = [f"AppWorld's own figures: appworld evaluate {outputs_name} {split} --root {root}"]
