@@ -160,99 +160,149 @@ def simulate(
 
     Episodes are drawn from the workload, with replacement, each whole; those of a group have no more in common than others.
     """
-    rng = random.Random(seed)
-    generation = _Station(system.generation, system.num_replicas, system.max_requests)
-    environment = _Station(system.environment, 1, math.inf)
-    now = busy_worker_s = busy_trainer_s = 0.0
-    start = (0.0, 0.0, 0.0)
-    version = in_flight = started = to_start = number = 0
-    group: _Group | None = None
-    groups: dict[int, _Group] = {}
-    batches: list[list[int]] = []
-    staleness: Counter[int] = Counter()
-    training_left, training, changed = 0.0, False, False
+    run = _Run(system, workload, discipline, groups_per_iteration, rollouts_per_group, left_out, seed)
+    while run.version < iterations:
+        run.start_episodes()
+        run.start_training()
+        run.advance()
+    return run.outcome(iterations)
 
-    def request(rollout: _Rollout) -> None:
-        nonlocal number
-        number += 1
-        tokens = rollout.episode.action_tokens[rollout.turn]
-        rollout.tokens_of[version] += tokens
-        generation.add(tokens, number, rollout)
 
-    def outstanding() -> list[Outstanding]:
-        return [
-            Outstanding(group.number, group.started_at, len(group.finished) == rollouts_per_group)
-            for group in groups.values()
-        ]
+class _Run:
+    """A run under way."""
 
-    while version < iterations:
-        while in_flight < system.num_workers:
-            if to_start == 0:
-                # What is seen is a part of a longer run: sampling does not end with it.
-                most = max_outstanding(
-                    version, len(batches), groups_per_iteration, discipline.max_staleness, num_iterations=sys.maxsize
-                )
-                if len(groups) >= most:
-                    break
-                group = groups[started] = _Group(started, version)
-                started, to_start = started + 1, rollouts_per_group
-            in_flight += 1
-            to_start -= 1
-            request(_Rollout(group, rng.choice(workload.episodes), rng.random() < workload.share_kept))
+    def __init__(
+        self,
+        system: System,
+        workload: Workload,
+        discipline: Discipline,
+        groups_per_iteration: int,
+        rollouts_per_group: int,
+        left_out: int,
+        seed: int,
+    ) -> None:
+        self._system, self._workload, self._discipline = system, workload, discipline
+        self._groups_per_iteration, self._rollouts_per_group = groups_per_iteration, rollouts_per_group
+        self._left_out = left_out
+        self._rng = random.Random(seed)
+        self._generation = _Station(system.generation, system.num_replicas, system.max_requests)
+        self._environment = _Station(system.environment, 1, math.inf)
+        self.version = 0
+        self._now = self._busy_worker_s = self._busy_trainer_s = 0.0
+        self._start = (0.0, 0.0, 0.0)
+        """The three when version `left_out` was there."""
+        self._in_flight = self._num_started = self._to_start = self._num_requests = 0
+        self._group: _Group | None = None
+        """The one whose rollouts are being started."""
+        self._groups: dict[int, _Group] = {}
+        self._batches: list[list[int]] = []
+        self._staleness: Counter[int] = Counter()
+        self._training_left, self._training, self._changed = 0.0, False, False
 
-        if not training and changed:
-            changed = False
-            for dropped in too_old(outstanding(), version, discipline.max_staleness):
-                to_start = 0 if groups.pop(dropped) is group else to_start
-            batch = choose(outstanding(), version, groups_per_iteration, discipline.max_staleness, discipline.wait)
-            if batch:
-                batches.append(batch)
-                rollouts = [rollout for chosen in batch for rollout in groups.pop(chosen).finished]
-                for rollout in rollouts:
-                    for sampled_by, tokens in rollout.tokens_of.items():
-                        staleness[version - sampled_by] += tokens * (version >= left_out)
-                lengths = [rollout.episode.num_tokens for rollout in rollouts if rollout.kept]
-                training_left, training = system.training_s(lengths) + system.publish_s, True
+    def start_episodes(self) -> None:
+        """As many as workers and staleness allow."""
+        while self._in_flight < self._system.num_workers:
+            if self._to_start == 0 and not self._begin_group():
+                return
+            self._in_flight += 1
+            self._to_start -= 1
+            episode = self._rng.choice(self._workload.episodes)
+            self._request(_Rollout(self._group, episode, self._rng.random() < self._workload.share_kept))
 
-        factor = system.training_beside_sampling if in_flight else 1.0
-        trained_in = training_left * factor if training else math.inf
-        token_s, execution_s = generation.unit_s(training), environment.unit_s(training)
-        generated_in, executed_in = generation.next_in(token_s), environment.next_in(execution_s)
+    def _begin_group(self) -> bool:
+        # What is seen is a part of a longer run: sampling does not end with it.
+        most = max_outstanding(
+            self.version,
+            len(self._batches),
+            self._groups_per_iteration,
+            self._discipline.max_staleness,
+            num_iterations=sys.maxsize,
+        )
+        if len(self._groups) >= most:
+            return False
+        self._group = self._groups[self._num_started] = _Group(self._num_started, self.version)
+        self._num_started, self._to_start = self._num_started + 1, self._rollouts_per_group
+        return True
+
+    def start_training(self) -> None:
+        """On the next batch, where the trainer is free and there is one."""
+        if self._training or not self._changed:
+            return
+        self._changed = False
+        limit = self._discipline.max_staleness
+        for dropped in too_old(self._outstanding(), self.version, limit):
+            self._to_start = 0 if self._groups.pop(dropped) is self._group else self._to_start
+        batch = choose(self._outstanding(), self.version, self._groups_per_iteration, limit, self._discipline.wait)
+        if not batch:
+            return
+        self._batches.append(batch)
+        rollouts = [rollout for chosen in batch for rollout in self._groups.pop(chosen).finished]
+        for rollout in rollouts:
+            for sampled_by, tokens in rollout.tokens_of.items():
+                self._staleness[self.version - sampled_by] += tokens * (self.version >= self._left_out)
+        lengths = [rollout.episode.num_tokens for rollout in rollouts if rollout.kept]
+        self._training_left = self._system.training_s(lengths) + self._system.publish_s
+        self._training = True
+
+    def advance(self) -> None:
+        """To whatever ends next: the training, a generation, an execution."""
+        factor = self._system.training_beside_sampling if self._in_flight else 1.0
+        trained_in = self._training_left * factor if self._training else math.inf
+        token_s, execution_s = self._generation.unit_s(self._training), self._environment.unit_s(self._training)
+        generated_in, executed_in = self._generation.next_in(token_s), self._environment.next_in(execution_s)
         seconds = min(trained_in, generated_in, executed_in)
         assert seconds < math.inf, "nothing is under way"
 
-        now += seconds
-        busy_worker_s += seconds * in_flight
-        busy_trainer_s += seconds * training
-        training_left -= seconds / factor
-        generation.advance(seconds, token_s)
-        environment.advance(seconds, execution_s)
+        self._now += seconds
+        self._busy_worker_s += seconds * self._in_flight
+        self._busy_trainer_s += seconds * self._training
+        self._training_left -= seconds / factor
+        self._generation.advance(seconds, token_s)
+        self._environment.advance(seconds, execution_s)
         if trained_in == seconds:
-            version, training, changed = version + 1, False, True
-            if version == left_out:
-                start = (now, busy_worker_s, busy_trainer_s)
+            self.version, self._training, self._changed = self.version + 1, False, True
+            if self.version == self._left_out:
+                self._start = (self._now, self._busy_worker_s, self._busy_trainer_s)
         elif generated_in == seconds:
-            rollout = generation.pop()
-            number += 1
-            environment.add(rollout.episode.environment[rollout.turn], number, rollout)
+            rollout = self._generation.pop()
+            self._num_requests += 1
+            self._environment.add(rollout.episode.environment[rollout.turn], self._num_requests, rollout)
         else:
-            rollout = environment.pop()
-            rollout.turn += 1
-            if rollout.turn < len(rollout.episode.action_tokens):
-                request(rollout)
-            else:
-                in_flight -= 1
-                rollout.group.finished.append(rollout)
-                changed = True
+            self._end_turn(self._environment.pop())
 
-    seconds, counted = now - start[0], iterations - left_out
-    num_tokens = sum(staleness.values())
-    return Outcome(
-        seconds=seconds,
-        iterations=counted,
-        rollouts_per_minute=60 * counted * groups_per_iteration * rollouts_per_group / seconds,
-        sampler_idle=max(0.0, 1 - (busy_worker_s - start[1]) / (seconds * system.num_workers)),
-        trainer_idle=max(0.0, 1 - (busy_trainer_s - start[2]) / seconds),
-        staleness={age: tokens / num_tokens for age, tokens in sorted(staleness.items()) if tokens},
-        batches=batches,
-    )
+    def _end_turn(self, rollout: _Rollout) -> None:
+        rollout.turn += 1
+        if rollout.turn < len(rollout.episode.action_tokens):
+            self._request(rollout)
+        else:
+            self._in_flight -= 1
+            rollout.group.finished.append(rollout)
+            self._changed = True
+
+    def _request(self, rollout: _Rollout) -> None:
+        self._num_requests += 1
+        tokens = rollout.episode.action_tokens[rollout.turn]
+        rollout.tokens_of[self.version] += tokens
+        self._generation.add(tokens, self._num_requests, rollout)
+
+    def _outstanding(self) -> list[Outstanding]:
+        return [
+            Outstanding(group.number, group.started_at, len(group.finished) == self._rollouts_per_group)
+            for group in self._groups.values()
+        ]
+
+    def outcome(self, iterations: int) -> Outcome:
+        """Of all iterations but those left out."""
+        seconds, counted = self._now - self._start[0], iterations - self._left_out
+        num_tokens = sum(self._staleness.values())
+        num_rollouts = counted * self._groups_per_iteration * self._rollouts_per_group
+        busy_share = (self._busy_worker_s - self._start[1]) / (seconds * self._system.num_workers)
+        return Outcome(
+            seconds=seconds,
+            iterations=counted,
+            rollouts_per_minute=60 * num_rollouts / seconds,
+            sampler_idle=max(0.0, 1 - busy_share),
+            trainer_idle=max(0.0, 1 - (self._busy_trainer_s - self._start[2]) / seconds),
+            staleness={age: tokens / num_tokens for age, tokens in sorted(self._staleness.items()) if tokens},
+            batches=self._batches,
+        )

@@ -17,6 +17,13 @@ def refuse_contradictions(config: Config, environment: Mapping[str, str]) -> Non
     Raises:
         ConfigError: a value that the run contradicts, so that it would have no effect, or another number of ranks.
     """
+    _refuse_other_ranks(config, environment)
+    _refuse_fields_of_a_file(environment)
+    _refuse_other_values(config, environment)
+    _refuse_another_precision(config, environment)
+
+
+def _refuse_other_ranks(config: Config, environment: Mapping[str, str]) -> None:
     trainer = config.trainer
     num_ranks = trainer.num_processes * max(1, config.nodes.training)
     world_size = int(environment.get("WORLD_SIZE", "1"))
@@ -25,12 +32,19 @@ def refuse_contradictions(config: Config, environment: Mapping[str, str]) -> Non
             f"the launcher started {world_size} ranks, the run has {num_ranks} (trainer.num_processes on each training "
             f"node): start them with --num_processes {num_ranks}"
         )
+
+
+def _refuse_fields_of_a_file(environment: Mapping[str, str]) -> None:
     from_file = environment.get("ACCELERATE_CONFIG_DS_FIELDS", "").split(",")
     if surplus := [name for name in from_file if name not in ("", "none", *_LAUNCHER_FIELDS)]:
         raise ConfigError(
             f"{', '.join(surplus)}: the run's settings say this, so accelerate's config file must not; leave it out, as in "
             f"configs/accelerate/one-node.yaml"
         )
+
+
+def _refuse_other_values(config: Config, environment: Mapping[str, str]) -> None:
+    trainer = config.trainer
     offload = "cpu" if trainer.offload_optimizer else "none"
     # Variable, what a config file of accelerate calls it, what the run says, the run's setting.
     of_the_run = [
@@ -53,6 +67,9 @@ def refuse_contradictions(config: Config, environment: Mapping[str, str]) -> Non
                 f"accelerate's {name} is {given}, where the run has {value or 'settings of its own'} ({setting}): "
                 f"leave {name} out of accelerate's config file"
             )
+
+
+def _refuse_another_precision(config: Config, environment: Mapping[str, str]) -> None:
     precision = environment.get("ACCELERATE_MIXED_PRECISION", "no")
     if precision != "no" and (precision, config.model.dtype) != ("bf16", "bfloat16"):
         raise ConfigError(
