@@ -23,7 +23,9 @@ def load_config(path: str | Path, overrides: list[str] | None = None) -> Config:
     """
     path = Path(path)
     try:
-        tree = yaml.safe_load(path.read_text()) or {}
+        tree = yaml.load(path.read_text(encoding="utf-8"), _Loader) or {}  # a SafeLoader
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from error
     except OSError as error:
         known = ", ".join(sorted(str(p) for p in Path("configs").glob("*.yaml")))
         raise ConfigError(f"{path}: cannot read config: {error.strerror} (known: {known})") from error
@@ -34,6 +36,19 @@ def load_config(path: str | Path, overrides: list[str] | None = None) -> Config:
     for override in overrides or []:
         _apply_override(tree, override)
     return parse_config(tree, source=str(path))
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses a key given twice, of which YAML's own loaders silently take the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        line_of: dict[Any, int] = {}
+        for key_node, _ in node.value:
+            key, line = self.construct_object(key_node, deep=True), key_node.start_mark.line + 1
+            if key in line_of:
+                raise yaml.YAMLError(f"{key} is given twice, in lines {line_of[key]} and {line}")
+            line_of[key] = line
+        return super().construct_mapping(node, deep)
 
 
 def parse_config(tree: dict[str, Any], source: str) -> Config:
@@ -50,8 +65,10 @@ def parse_config(tree: dict[str, Any], source: str) -> Config:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
         message = first["msg"].removeprefix("Value error, ")
-        if first["type"] == "value_error":  # one of ours, which names the keys itself
-            key = ""
+        if first["type"] == "value_error":  # one of ours, which names the key itself
+            key = key.rpartition(".")[0] if message.startswith(f"{key.rpartition('.')[2]}:") else ""
+            key += "." if key else ""
+            raise ConfigError(f"{source}: {key}{message}") from error
         given = "" if first["type"] in ("missing", "value_error") else f" (got {first['input']!r})"
         raise ConfigError(f"{source}: {key + ': ' if key else ''}{message}{given}") from error
     try:
@@ -103,7 +120,10 @@ def _apply_override(tree: dict[str, Any], override: str) -> None:
         node = node.setdefault(parent, {})
         if not isinstance(node, dict):
             raise ConfigError(f"override {override!r}: {parent!r} is not a section")
-    node[leaf] = yaml.safe_load(text)
+    try:
+        node[leaf] = yaml.load(text, _Loader)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"override {override!r}: not valid YAML: {' '.join(str(error).split())}") from error
 
 
 def _refuse_unknown(

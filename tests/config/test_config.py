@@ -119,3 +119,36 @@ def test_dry_run_prints_the_resolved_config_and_touches_nothing(tmp_path):
 
 def test_the_reference_of_settings_is_up_to_date():
     assert (REPO / "docs" / "settings.md").read_text() == settings_reference(), "run `make docs`"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("name: a\nname: b\n", "not valid YAML: name is given twice, in lines 1 and 2"),
+        ("name: a\ntrainer:\n  zero_stage: 2\ntrainer:\n  epochs: 1\n", "trainer is given twice, in lines 2 and 4"),
+        (b"name: caf\xe9\n", "not UTF-8 text (invalid continuation byte at byte 9)"),
+        ("name: [\n", "not valid YAML"),
+    ],
+)
+def test_a_file_that_says_two_things_or_nothing_is_refused_in_one_line(tmp_path, content, message):
+    file = tmp_path / "config.yaml"
+    file.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(ConfigError) as error:
+        load_config(file)
+    assert str(error.value).startswith(f"{file}: ") and message in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("trainer.learning_rate=true", "trainer.learning_rate: expected a number, got true"),
+        ("sampler.rollouts_per_task=true", "sampler.rollouts_per_task: expected a number, got true"),
+        ("trainer.learning_rate=.inf", "trainer.learning_rate: Input should be a finite number"),
+        ("algorithm.clip_epsilon=.nan", "algorithm.clip_epsilon: Input should be a finite number"),
+        ("a={", "override 'a={': not valid YAML"),
+    ],
+)
+def test_what_is_no_finite_number_is_not_taken_as_one(override, message):
+    with pytest.raises(ConfigError) as error:
+        load_config("configs/tiny.yaml", [override])
+    assert message in str(error.value) and "\n" not in str(error.value)
