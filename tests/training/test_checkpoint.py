@@ -11,6 +11,7 @@ import tiny
 import torch
 import trainer_ranks
 
+from loop_rl.store.run_dir import RunDir
 from loop_rl.training.checkpoint import latest_checkpoint
 
 NUM_RANKS = 2
@@ -68,7 +69,7 @@ def test_leftovers_of_the_kill_are_cleaned_and_old_checkpoints_deleted(runs):
     names = sorted(path.name for path in (runs / "killed/checkpoints").iterdir())
     last = int(names[-1].removeprefix("step-"))
     assert names == [f"step-{last - 1:06d}", f"step-{last:06d}"]
-    assert latest_checkpoint(runs / "killed").name == names[-1]
+    assert latest_checkpoint(RunDir(runs / "killed")).name == names[-1]
 
 
 def test_a_published_policy_is_not_replaced(runs):
@@ -99,4 +100,4 @@ def test_another_number_of_ranks_is_refused_in_one_line(runs):
 
 
 def test_a_new_run_has_no_checkpoint(tmp_path):
-    assert latest_checkpoint(tmp_path) is None
+    assert latest_checkpoint(RunDir(tmp_path)) is None
