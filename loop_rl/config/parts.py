@@ -68,11 +68,6 @@ def make_part(kind: Kind, config: Any) -> Any:
     return find_part(kind, getattr(section, kind.key))(section)
 
 
-def settings_of(part: type) -> type[Section]:
-    """The settings that a part adds to its section."""
-    return part.Settings
-
-
 def named_parts(section: type[Section], kinds: Sequence[Kind], tree: Any) -> tuple[str, ...]:
     """The parts that `tree`, what is given for a section, names; where it is malformed, which the section's own check
     will say, those of the defaults."""
@@ -93,7 +88,7 @@ def with_parts(section: type[Section], kinds: tuple[Kind, ...], names: tuple[str
     """
     parts, owner = [], dict.fromkeys(section.model_fields, "itself")
     for kind, name in zip(kinds, names, strict=True):
-        settings = settings_of(find_part(kind, name))
+        settings = find_part(kind, name).Settings
         for field in settings.model_fields:
             if field in owner:
                 raise ConfigError(

@@ -182,3 +182,8 @@ class Usage:
     """What the model wrote, all turns together."""
     tokens: int
     """Length of the whole conversation."""
+
+
+def version_name(version: int) -> str:
+    """What a policy version is called: on disk, by servers, and in the names of its evaluations."""
+    return f"v{version:06d}"

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Protocol, Self
 
 from loop_rl.config.base import Section
 from loop_rl.data.messages import Message
-from loop_rl.data.rollout import Rollout, Usage
+from loop_rl.data.rollout import Rollout, Usage, version_name
 
 
 class TaskError(ValueError):
@@ -108,7 +108,6 @@ class Environment(ABC):
     """For evaluations; never trained on, unless they are training splits too."""
     end_reasons: ClassVar[tuple[str, ...]] = ("completed",)
     """Its own words for why an episode ends, beside those of `EndReason`."""
-
     label_name: ClassVar[str] = "label"
     """Of what tables group tasks by."""
 
@@ -158,11 +157,11 @@ class Environment(ABC):
 
     def outputs_name(self, run_name: str, version: int, split: str) -> str:
         """The name of what an evaluation leaves behind."""
-        return f"{run_name}-v{version:06d}-{split}"
+        return f"{run_name}-{version_name(version)}-{split}"
 
     @abstractmethod
     def figures(self, tasks: Sequence[Task], rollouts: Sequence[Rollout], usages: Sequence[Usage]) -> dict[str, Any]:
-        """What an evaluation says, as it is stored; see `evaluation.figures.describe` for what every environment has.
+        """What an evaluation says, as it is stored; see `environments.figures` for what every environment can say.
 
         A measure is {label: {"value", "low", "high", "num"}} with the label "all" first.
         """

@@ -33,7 +33,7 @@ from loop_rl.agents.policy import PolicyError
 from loop_rl.config.load import load_config
 from loop_rl.config.parts import ENVIRONMENT, make_part
 from loop_rl.config.settings import Config
-from loop_rl.data.rollout import Rollout, Usage
+from loop_rl.data.rollout import Rollout, Usage, version_name
 from loop_rl.environments.protocol import EnvironmentFailed, ScoringError, Task
 from loop_rl.evaluation.preflight import check_evaluation_inputs
 from loop_rl.evaluation.tables import details, evaluation_table, summary
@@ -46,7 +46,7 @@ from loop_rl.serving.endpoint import Endpoint, MessageChat, check_endpoint, stor
 from loop_rl.serving.replicas import Replicas
 from loop_rl.serving.server import ServerFailed
 from loop_rl.store.rollout_files import read_rollouts, write_rollouts
-from loop_rl.store.run_dir import RunDir, version_name
+from loop_rl.store.run_dir import RunDir
 from loop_rl.store.secret import secret
 
 _TEND_EVERY_S = 0.3

@@ -97,7 +97,7 @@ def token_losses(
         batch.versions_N.tolist(),
         _rows({name: batch.columns_N[name] for name in sorted(objective.reads, key=_reading_order)}),
         logprobs_N.tolist(),
-        _rows(terms.shown),
+        _rows(terms.shown) if terms.shown else [{}] * logprobs_N.numel(),
         terms.objective_N.tolist(),
         batch.weights_N.tolist(),
         entropies_N.tolist(),

@@ -13,10 +13,10 @@ from typing import Any
 
 import aiohttp
 
+from loop_rl.data.rollout import version_name
 from loop_rl.serving.http_client import RequestFailed, fetch
 from loop_rl.serving.inside_vllm import CONFLICT, VERSION_HEADER
 from loop_rl.serving.server import BASE_MODEL
-from loop_rl.store.run_dir import version_name
 
 _GENERATE_TIMEOUT_S = 600.0
 _LOAD_ADAPTER_TIMEOUT_S = 120.0

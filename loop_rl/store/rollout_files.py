@@ -133,7 +133,6 @@ def read_rollouts(path: Path, rollout_ids: Container[str] | None = None) -> list
 
 
 _NAMES_2 = {"family": "scenario_id", "labels": "difficulty", "executed": "code", "log": "api_calls"}
-_NAMES_2 |= dict.fromkeys(("ending", "score", "extends", "valid"), "")
 
 
 class ForeignSchema(ValueError):
@@ -152,10 +151,8 @@ def schema_version(schema: pa.Schema) -> int:
 
 
 def columns_of(version: int, names: Iterable[str]) -> list[str]:
-    """What columns of `SCHEMA`, or of its turns, are called in a file of this version; those that it lacks are left out."""
-    if version == SCHEMA_VERSION:
-        return list(names)
-    return [_NAMES_2.get(name, name) for name in names if _NAMES_2.get(name, name)]
+    """What columns of `SCHEMA`, or of its turns, are called in a file of this version."""
+    return [name if version == SCHEMA_VERSION else _NAMES_2.get(name, name) for name in names]
 
 
 def label_of(value: str | int) -> str:

@@ -30,6 +30,7 @@ from typing import IO, Any
 from loop_rl.config.base import ConfigError, flat_settings
 from loop_rl.config.load import dump_config, load_config
 from loop_rl.config.settings import Config
+from loop_rl.data.rollout import version_name
 from loop_rl.machine.files import write_atomically
 
 
@@ -206,8 +207,3 @@ class RunDir:
             raise ConfigError(
                 f"{self.path}: this run has another config ({'; '.join(differing)}); choose another name="
             )
-
-
-def version_name(version: int) -> str:
-    """What a policy version is called, on disk and by servers."""
-    return f"v{version:06d}"

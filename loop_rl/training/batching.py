@@ -50,25 +50,19 @@ class MicroBatch:
         sums = values_N.new_zeros(int(groups_N.max()) + 1).index_add(0, groups_N, values_N)
         return sums[groups_N]
 
-    def map(self, change: Callable[[Tensor], Tensor]) -> MicroBatch:
-        """With every tensor changed."""
-        return self._mapped(change, lambda name: True)
-
     def map_tokens(self, change: Callable[[Tensor], Tensor]) -> MicroBatch:
         """With every tensor of shape [N] changed."""
-        return self._mapped(change, lambda name: name.endswith("_N"))
-
-    def _mapped(self, change: Callable[[Tensor], Tensor], chosen: Callable[[str], bool]) -> MicroBatch:
         changed = {}
         for name, value in ((f.name, getattr(self, f.name)) for f in fields(self)):
-            if isinstance(value, Tensor) and chosen(name):
+            if isinstance(value, Tensor) and name.endswith("_N"):
                 changed[name] = change(value)
             elif isinstance(value, dict):
                 changed[name] = {column: change(values_N) for column, values_N in value.items()}
         return replace(self, **changed)
 
     def to(self, device: torch.device) -> MicroBatch:
-        return self.map(lambda tensor: tensor.to(device))
+        moved = self.map_tokens(lambda tensor_N: tensor_N.to(device))
+        return replace(moved, input_ids_BT=self.input_ids_BT.to(device))
 
 
 def by_rollout(samples: Sequence[Sample]) -> list[list[int]]:

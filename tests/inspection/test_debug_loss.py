@@ -11,12 +11,15 @@ from dataclasses import replace
 
 import pytest
 import torch
+import yaml
 from peft import PeftModel
 from served import make_whole_models
 from small_run import make_run
 from transformers import AutoModelForCausalLM
 
+from loop_rl.algorithms.protocols import Objective, Terms
 from loop_rl.config.base import ConfigError
+from loop_rl.config.load import parse_config
 from loop_rl.inspection import debug_loss
 from loop_rl.inspection.debug_loss import advantage_of, load_policy, token_losses
 from loop_rl.inspection.find import find_rollout
@@ -127,3 +130,19 @@ def test_a_recomputed_ratio_is_to_the_policy_that_the_iteration_started_from(run
     debug_loss._debug_loss(argparse.Namespace(run_dir=run.path, rollout=rollout.rollout_id, version=2))
     (header,) = [line for line in capsys.readouterr().out.splitlines() if "behaviour" in line]
     assert "recomputed" in header and "importance" in header
+
+
+class Silent(Objective):
+    """A log pi; shows nothing."""
+
+    def __call__(self, logprobs_N, batch):
+        return Terms(batch.columns_N["advantage"] * logprobs_N)
+
+
+def test_an_objective_that_shows_nothing_has_its_tokens_too(run):
+    tree = yaml.safe_load(run.config_file.read_text())
+    tree["algorithm"] = {"objective": "test_debug_loss:Silent"}
+    rollout, config = find_rollout(run, "g000001-k1"), parse_config(tree, "test")
+    tokens, loss = token_losses(rollout, 0.5, load_policy(run, config, 1), config)
+    assert len(tokens) == rollout.num_action_tokens and all(token.shown == {} for token in tokens)
+    assert loss == pytest.approx(-0.5 * sum(token.logprob for token in tokens) / len(tokens), rel=1e-5)

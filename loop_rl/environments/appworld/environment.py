@@ -23,7 +23,7 @@ from appworld_tasks.roots import RootError, check_python, check_root
 from appworld_tasks.splits import TEST_SPLITS, SplitError, TaskInfo, load_split, training_tasks
 from loop_rl.config.base import ConfigError, Section
 from loop_rl.data.messages import Message
-from loop_rl.data.rollout import Rollout, Usage
+from loop_rl.data.rollout import Rollout, Usage, version_name
 from loop_rl.environments import protocol
 from loop_rl.environments.appworld.actions import extract_code
 from loop_rl.environments.appworld.ends import COMPLETED, NO_CODE, TAMPERED
@@ -145,7 +145,7 @@ class Environment(protocol.Environment):
 
     def outputs_name(self, run_name: str, version: int, split: str) -> str:
         """An AppWorld experiment's, of the form that `appworld pack` asks for."""
-        return f"{re.sub(r'[^a-z0-9_-]', '-', run_name.lower())}-v{version:06d}_{split}"
+        return f"{re.sub(r'[^a-z0-9_-]', '-', run_name.lower())}-{version_name(version)}_{split}"
 
     def figures(self, tasks: Sequence[Task], rollouts: Sequence[Rollout], usages: Sequence[Usage]) -> dict[str, Any]:
         return describe(tasks, rollouts) | analyse(rollouts, usages, Evidence.of_root(self.settings.root))

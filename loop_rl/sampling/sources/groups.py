@@ -19,6 +19,7 @@ from loop_rl.config.settings import Config
 from loop_rl.data.rollout import EndReason, Rollout
 from loop_rl.environments.protocol import ScoringError, Task
 from loop_rl.sampling.assignment import Outstanding, choose, max_outstanding, too_old
+from loop_rl.sampling.curriculum import Curriculum
 from loop_rl.store.rollouts import RolloutStore
 from loop_rl.store.run_dir import RunDir
 
@@ -73,7 +74,7 @@ class Dispatcher:
         self._tasks = sorted(tasks, key=lambda task: task.task_id)
         self._newest_version = newest_version
         self._waiting = waiting
-        self._curriculum = load("sampler.curriculum", config.sampler.curriculum)
+        self._curriculum: Curriculum = load("sampler.curriculum", config.sampler.curriculum)
         self._changed = asyncio.Event()
         self._store = RolloutStore(run)
         self.num_assigned = self._store.num_assigned
