@@ -192,9 +192,8 @@ class Isolation:
             if self.is_root:
                 os.chown(folder, user, user)
             linux.mount(folder, target, None, linux.MS_BIND)
-        if self.is_root:  # others cannot unmount it, and none of it would go while this process holds it
-            for other in os.listdir(WORKERS):
-                linux.unmount(f"{WORKERS}/{other}")
+        if self.is_root:  # with all that is mounted in it; other users cannot, but then they share nothing
+            linux.unmount(WORKERS)
         _mount_memory(WORKERS, "mode=000,size=4k,ro")
         os.chdir(self.worker_root)
         if self.is_root:

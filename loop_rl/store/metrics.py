@@ -46,6 +46,10 @@ class MetricsWriter:
     def close(self) -> None:
         for tracker in self._trackers:
             tracker.finish()
+        if any(tracker.name == "wandb" for tracker in self._trackers):
+            import wandb
+
+            wandb.teardown()  # W&B's own process may not have written all yet, and end_process runs no atexit functions
 
 
 class MetricsReader:

@@ -168,6 +168,30 @@ def test_episodes_open_together_do_not_see_each_other(run: Run, pool: WorkerPool
     assert connected == "ConnectionRefusedError 111"
 
 
+def test_a_worker_may_start_while_others_come_and_go(pool: WorkerPool, root: Path, appworld_python: Path) -> None:
+    """The folders of workers that the fork server has added or removed since the fork, at any point in between."""
+    code = """
+import os, sys
+from isolation import Isolation, WORKERS, _failure_in_a_child
+isolation = Isolation(*sys.argv[1:])
+def start():
+    isolation.enter()
+    for id in (0, 1):
+        isolation.add_worker(id)
+    if os.fork() == 0:
+        os.mkdir(WORKERS + "/2")  # what add_worker does first; the rest happens where this process cannot see it
+        isolation.confine(0)
+        os.write(1, b"confined")
+    else:
+        os.wait()
+print(isolation.works() or _failure_in_a_child(start), flush=True)
+"""
+    environment = os.environ | {"PYTHONPATH": str(REPO / "appworld_tasks" / "engine")}
+    command = [appworld_python, "-c", code, root, pool.worker_root]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert result.stdout.strip() == "confined", result
+
+
 def test_outputs_reach_the_outside_as_plain_files_of_ours(run: Run, pool: WorkerPool) -> None:
     async def episode() -> None:
         async with pool.world(TASK, "plain") as world:
