@@ -153,6 +153,10 @@ class Chat:
             kept -= len(result) - max_tokens
         return Shown(ids[:max_tokens], self.decode(ids[:max_tokens]))
 
+    def num_tokens(self, ids: list[int]) -> int:
+        """Length of a conversation."""
+        return len(ids)
+
     def encode(self, text: str) -> list[int]:
         """Encode contents: special tokens written out in `text` become ordinary tokens."""
         return self.tokenizer.encode(

@@ -141,7 +141,7 @@ class _Recorder:
         while len(self._turns) < self._agent.max_turns:
             next_ids, extends = context.prompt()
             ids = ids + next_ids if extends else next_ids
-            room = self._agent.limits.max_context_tokens - len(ids)
+            room = self._agent.limits.max_context_tokens - self._agent.chat.num_tokens(ids)
             if room < 1:
                 return EndReason.CONTEXT_FULL, Ending.TRUNCATED
             # Between turns only: a server that hangs is an error of the policy, not an episode that was too slow.

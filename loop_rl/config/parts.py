@@ -37,7 +37,7 @@ class Kind:
         return [module.name for module in found if module.name not in _NO_PARTS]
 
 
-_NO_PARTS = ("protocol", "figures")
+_NO_PARTS = ("protocol", "figures", "behaviour")
 """Files of these folders that hold what all parts share."""
 ENVIRONMENT = Kind("tasks", "environment", "loop_rl.environments", "Environment")
 ALGORITHM = (

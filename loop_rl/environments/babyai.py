@@ -116,12 +116,10 @@ class Environment(protocol.Environment):
         yield Episode(self._room(task.level, task.seed))
 
     def figures(self, tasks: Sequence[Task], rollouts: Sequence[Rollout], usages: Sequence[Usage]) -> dict[str, Any]:
-        valid = [turn.valid for rollout in rollouts for turn in rollout.turns]
         return {
             "success": success_rate(tasks, rollouts),
             **outcomes(rollouts),
             **cost(rollouts, usages),
-            "valid_actions": sum(valid) / max(1, len(valid)),
         }
 
     def _task(self, level: Level, seed: int) -> Task:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from typing import Any, ClassVar, Protocol, Self
 from loop_rl.config.base import Section
 from loop_rl.data.messages import Message
 from loop_rl.data.rollout import Rollout, Usage, version_name
+from loop_rl.environments.behaviour import ACTION_TOKENS, TURNS, VALID_ACTIONS, Ratio, TextTurn, count
 
 
 class TaskError(ValueError):
@@ -110,6 +112,8 @@ class Environment(ABC):
     """Its own words for why an episode ends, beside those of `EndReason`."""
     label_name: ClassVar[str] = "label"
     """Of what tables group tasks by."""
+    behaviours: ClassVar[tuple[Ratio, ...]] = (VALID_ACTIONS, TURNS, ACTION_TOKENS)
+    """What tables and reports show of the counts of `count_behaviour`."""
 
     def __init__(self, settings: Any) -> None:
         self.settings = settings
@@ -165,6 +169,17 @@ class Environment(ABC):
 
         A measure is {label: {"value", "low", "high", "num"}} with the label "all" first.
         """
+
+    @classmethod
+    def count_behaviour(cls, turns: Sequence[TextTurn], end_reason: str, num_action_tokens: int) -> Counter[str]:
+        """What the agent did in one rollout."""
+        return count(turns, num_action_tokens)
+
+    @classmethod
+    def gave_up(cls, turns: Sequence[TextTurn]) -> int | None:
+        """Index of the first turn after whose failure the agent gave up, for the report; None where it did not, or where
+        there is nothing to fail."""
+        return None
 
     def typed(self, text: str) -> str:
         """What a person typed as an action (`loop_rl play`), as the policy would have written it."""

@@ -19,7 +19,8 @@ import argparse
 import asyncio
 import json
 import re
-from collections.abc import Coroutine
+from collections import Counter
+from collections.abc import Coroutine, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ from loop_rl.config.load import load_config
 from loop_rl.config.parts import ENVIRONMENT, make_part
 from loop_rl.config.settings import Config
 from loop_rl.data.rollout import Rollout, Usage, version_name
-from loop_rl.environments.protocol import EnvironmentFailed, ScoringError, Task
+from loop_rl.environments.protocol import Environment, EnvironmentFailed, ScoringError, Task
 from loop_rl.evaluation.preflight import check_evaluation_inputs
 from loop_rl.evaluation.tables import details, evaluation_table, summary
 from loop_rl.machine.command import run_async, run_command
@@ -100,12 +101,20 @@ async def evaluate(run: RunDir, config: Config, version: int, split: str, urls: 
     rollouts = [read_rollouts(pieces / f"{task.task_id}.parquet")[0] for task in tasks]
     usages = [_usage(pieces, rollout) for rollout in rollouts]
     write_rollouts(run.evaluation_file(version, split).with_suffix(".parquet"), rollouts)
-    figures = environment.figures(tasks, rollouts, usages) | {"experiment": outputs_name}
+    figures = environment.figures(tasks, rollouts, usages)
+    figures |= {"behaviour": _behaviour(environment, rollouts, usages), "experiment": outputs_name}
     write_atomically(run.evaluation_file(version, split), json.dumps(figures, indent=1))
     for piece in pieces.iterdir():
         piece.unlink()
     pieces.rmdir()
     return figures
+
+
+def _behaviour(environment: Environment, rollouts: Sequence[Rollout], usages: Sequence[Usage]) -> dict[str, int]:
+    counts = Counter()
+    for rollout, usage in zip(rollouts, usages, strict=True):
+        counts.update(environment.count_behaviour(rollout.turns, rollout.end_reason, usage.action_tokens))
+    return dict(counts)
 
 
 def _usage(pieces: Path, rollout: Rollout) -> Usage:
@@ -222,7 +231,8 @@ def _evaluate_and_print(run: RunDir, config: Config, version: int, split: str, a
         return
     before = run.evaluation_file(0, split)
     columns = {"before (version 0)": json.loads(before.read_text())} if version and before.exists() else {}
-    for table in details(figures, columns | {f"version {version}": figures}):
+    environment = make_part(ENVIRONMENT, config)
+    for table in details(figures, columns | {f"version {version}": figures}, environment.behaviours):
         console.print(table)
-    for line in make_part(ENVIRONMENT, config).hint(figures["experiment"], split):
+    for line in environment.hint(figures["experiment"], split):
         console.print(line)

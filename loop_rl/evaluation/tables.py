@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rich.console import Group
 from rich.markup import escape
 from rich.table import Table
 
-from loop_rl.environments.appworld.behaviour import ROWS, Behaviour, Row
+from loop_rl.environments.behaviour import Ratio
 
 _NAMES = {"TGC": "task goal completion", "SGC": "scenario goal completion"}
 
@@ -25,7 +27,7 @@ def evaluation_table(figures: dict, title: str) -> Table:
     return table
 
 
-def before_after_table(before: dict, after: dict, title: str) -> Group:
+def before_after_table(before: dict, after: dict, title: str, behaviours: Sequence[Ratio]) -> Group:
     """The measures of two evaluations of the same split, and below them what the agent does differently."""
     table = _table(before, f"{title}, percent", "", "number", "before", "after", "change")
     for metric, level, name in _rows(before):
@@ -33,32 +35,32 @@ def before_after_table(before: dict, after: dict, title: str) -> Group:
         change = 100 * (a["value"] - b["value"])
         table.add_row(name, str(b["num"]), percent_with_interval(b), percent_with_interval(a), f"{change:+.1f}")
     both = {"before": before, "after": after}
-    return Group(table, *([behaviour_table(both)] if any("behaviour" in figures for figures in both.values()) else []))
+    counted = any("behaviour" in figures for figures in both.values())
+    return Group(table, *([behaviour_table(both, behaviours)] if counted else []))
 
 
-def details(figures: dict, columns: dict[str, dict]) -> list[Table]:
-    """What else the environment has counted. columns: the figures to be shown side by side, by heading."""
-    if "behaviour" not in figures:
-        return []
-    return [failures_table(figures), failed_tests_table(figures), behaviour_table(columns)]
+def details(figures: dict, columns: dict[str, dict], behaviours: Sequence[Ratio]) -> list[Table]:
+    """What else was counted. columns: the figures to be shown side by side, by heading; behaviours: of the environment."""
+    tables = [failures_table(figures), failed_tests_table(figures)] if "failures" in figures else []
+    return [*tables, behaviour_table(columns, behaviours)] if "behaviour" in figures else tables
 
 
-def behaviour_table(columns: dict[str, dict]) -> Table:
+def behaviour_table(columns: dict[str, dict], behaviours: Sequence[Ratio]) -> Table:
     """Every behaviour in the figures of each evaluation; "–" where an older loop_rl wrote them, which counted none."""
     table = Table(title="what the agent does")
     table.add_column("")
     for heading in columns:
         table.add_column(heading, justify="right")
-    for row in ROWS:
-        table.add_row(row.label, *(_behaviour(row, figures) for figures in columns.values()))
+    for ratio in behaviours:
+        table.add_row(ratio.label, *(_behaviour(ratio, figures) for figures in columns.values()))
     return table
 
 
-def _behaviour(row: Row, figures: dict) -> str:
-    value = row.value(Behaviour(**figures.get("behaviour", {})))
+def _behaviour(ratio: Ratio, figures: dict) -> str:
+    value = ratio.value(figures.get("behaviour", {}))
     if value is None:
         return "–"
-    return f"{value:.1%}" if row.percent else f"{value:.2f}"
+    return f"{value:.1%}" if ratio.percent else f"{value:.2f}"
 
 
 def summary(figures: dict) -> str:

@@ -14,6 +14,7 @@ from concurrent.futures import Future
 
 from rich.console import Console
 
+from loop_rl.config.parts import ENVIRONMENT, find_part
 from loop_rl.config.settings import Config
 from loop_rl.evaluation.tables import before_after_table
 from loop_rl.inspection.live import live_view
@@ -74,7 +75,8 @@ def launch(config: Config, hosts: Hosts | None = None, restarts: int = 0, own_tr
             _work_until_done(run, config, hosts, restarts, own_trainer)
         split = config.evaluation.split
         before, after = (json.loads(run.evaluation_file(version, split).read_text()) for version in (0, total))
-        console.print(before_after_table(before, after, f"held-out tasks ({split})"))
+        behaviours = find_part(ENVIRONMENT, config.tasks.environment).behaviours
+        console.print(before_after_table(before, after, f"held-out tasks ({split})", behaviours))
         if not (finished and run.report_file.exists()):
             from loop_rl.inspection.report.report import (
                 write_report,  # plotly takes a second, and only the end needs it

@@ -3,8 +3,8 @@
     async with Endpoint("http://127.0.0.1:8000/v1", "Qwen/Qwen2.5-7B-Instruct") as policy:
         agent = Agent.evaluation(policy, MessageChat(config.agent), ...)
 
-To the agent a conversation is a list that only grows. Here its items are messages instead of token ids, and blanks that
-make the list as long as the endpoint says the conversation is in tokens, so that the agent's limits hold. Token ids and
+To the agent a conversation is a list that only grows, of which its chat knows the number of tokens. Here its items are
+messages instead of token ids, and the number is the endpoint's own, so that the agent's limits hold. Token ids and
 log-probabilities are not known, and the endpoint's tokenizer need not be either: `stored` therefore keeps the text of
 such a rollout, leaves its token lists empty, and returns the endpoint's counts beside it.
 
@@ -35,7 +35,6 @@ _CHARS_PER_TOKEN = 3
 """Of code and JSON, a little below the usual; only until the endpoint has counted."""
 # vLLM, OpenAI and llama.cpp word it differently, all name the context.
 _TOO_LONG = re.compile(r"context.{0,20}(length|size|window)", re.IGNORECASE)
-_BLANK = None
 
 
 @dataclass(frozen=True)
@@ -48,8 +47,8 @@ class Reply:
     """Of the conversation so far, this reply included."""
 
 
-Item = Message | Reply | None
-"""Of a conversation; None is a blank."""
+Item = Message | Reply
+"""Of a conversation."""
 
 
 class Endpoint:
@@ -83,7 +82,7 @@ class Endpoint:
         """
         body = {
             "model": self._model,
-            "messages": [_message(item) for item in prompt_ids if item is not _BLANK],
+            "messages": [_message(item) for item in prompt_ids],
             "max_tokens": max_tokens,
             "temperature": temperature,
             "seed": seed,
@@ -96,8 +95,7 @@ class Endpoint:
             if failed.status == 400 and _TOO_LONG.search(failed.body):
                 raise ContextFull(f"endpoint {self._url} refuses the conversation as too long") from None
             raise PolicyError(f"endpoint {self._url} {failed}{_hint(failed.status, self._url)}") from None
-        reply = self._read(answer)
-        return Generation([reply, *[_BLANK] * (reply.tokens - len(prompt_ids) - 1)], [], 0)
+        return Generation([self._read(answer)], [], 0)
 
     def _read(self, answer: str) -> Reply:
         try:
@@ -129,8 +127,20 @@ class MessageChat:
 
     def next_turn(self, observation: Shown, last_action_id: Item) -> list[Item]:
         """What comes after an action."""
-        message = {"role": "user", "content": observation.text}
-        return [message, *[_BLANK] * (len(observation.text) // _CHARS_PER_TOKEN)]
+        return [{"role": "user", "content": observation.text}]
+
+    def num_tokens(self, items: Sequence[Item]) -> int:
+        """Length of a conversation: as the endpoint counted it at its last reply, and an estimate of what came after.
+
+        Nothing is known before the first reply: whether the prompt fits, the endpoint says.
+        """
+        num_tokens = 0
+        for item in items:
+            if isinstance(item, Reply):
+                num_tokens = item.tokens
+            elif num_tokens:
+                num_tokens += len(item["content"]) // _CHARS_PER_TOKEN
+        return num_tokens
 
     def action_text(self, action_ids: list[Item]) -> str:
         """Text of an action."""

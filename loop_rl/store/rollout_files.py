@@ -132,7 +132,8 @@ def read_rollouts(path: Path, rollout_ids: Container[str] | None = None) -> list
     return [_rollout(row if version == SCHEMA_VERSION else _from_schema_2(row)) for row in rows]
 
 
-_NAMES_2 = {"family": "scenario_id", "labels": "difficulty", "executed": "code", "log": "api_calls"}
+_NAMES_2 = {"family": "scenario_id", "labels": "difficulty", "executed": "code", "log": "api_calls", "valid": "code"}
+"""Of columns that schema 2 called otherwise. A turn was valid when it held code."""
 
 
 class ForeignSchema(ValueError):

@@ -260,7 +260,14 @@ def test_an_episode_that_cannot_be_scored_is_run_again_with_other_seeds_and_neve
 
 
 def test_jobs_start_in_order_and_only_so_many_at_a_time(first_task):
-    environment, started, finished = FaultyEnvironment(""), [], []
+    class FourAtOnce(FaultyEnvironment):
+        async def step(self, action):
+            async with asyncio.timeout(60):
+                while self.most_open < 4:
+                    await asyncio.sleep(0)
+            return await super().step(action)
+
+    environment, started, finished = FourAtOnce(""), [], []
     jobs = [Job(first_task, f"r{i}", f"e{i}", i, i, 0) for i in range(9)]
 
     async def as_they_start():

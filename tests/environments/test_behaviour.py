@@ -3,7 +3,9 @@
 import pytest
 
 from loop_rl.data.rollout import Turn
-from loop_rl.environments.appworld.behaviour import ROWS, Behaviour, count_behaviour, failures
+from loop_rl.environments.appworld.behaviour import RATIOS, count_behaviour, failures
+from loop_rl.environments.babyai import ACTIONS
+from loop_rl.environments.babyai import Environment as BabyAI
 
 FAILED = "Execution failed. Traceback:\nException: Response status code is 422"
 
@@ -13,7 +15,7 @@ def turn(code: str = "", observation: str = "", text: str | None = None, calls: 
 
 
 def value(label: str, *turns: Turn, end_reason: str = "completed") -> float | None:
-    (row,) = [row for row in ROWS if row.label.startswith(label)]
+    (row,) = [row for row in RATIOS if row.label.startswith(label)]
     return row.value(count_behaviour(turns, end_reason, num_action_tokens=7))
 
 
@@ -70,8 +72,17 @@ def test_a_failure_in_the_last_turn_says_nothing_about_giving_up():
 
 
 def test_counts_add_up():
-    one = count_behaviour([turn("a"), turn("b")], "completed", num_action_tokens=5)
-    two = count_behaviour([turn("a")], "max_turns", num_action_tokens=2)
-    both = one + two
-    assert (both.rollouts, both.completed, both.turns, both.action_tokens) == (2, 1, 3, 7)
-    assert both + Behaviour() == both
+    both = count_behaviour([turn("a"), turn("b")], "completed", num_action_tokens=5)
+    both.update(count_behaviour([turn("a")], "max_turns", num_action_tokens=2))
+    assert (both["rollouts"], both["completed"], both["turns"], both["action_tokens"]) == (2, 1, 3, 7)
+
+
+def test_every_environment_counts_valid_actions_and_its_own_behaviours_only():
+    turns = [Turn([], [], [], 0, text, "go forward", "", valid=text in ACTIONS) for text in ("go forward", "fly", "x")]
+    counts = BabyAI.count_behaviour(turns, "completed", num_action_tokens=6)
+    assert {ratio.label: ratio.value(counts) for ratio in BabyAI.behaviours} == {
+        "valid actions": 1 / 3,
+        "turns per rollout": 3,
+        "action tokens per rollout": 6,
+    }
+    assert BabyAI.gave_up(turns) is None

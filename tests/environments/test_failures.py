@@ -8,7 +8,7 @@ import pytest
 
 from appworld_tasks.reference import PagedApi, no_op_tests, paged_apis
 from loop_rl.data.rollout import Rollout, Turn
-from loop_rl.environments.appworld.behaviour import ROWS
+from loop_rl.environments.appworld.behaviour import RATIOS
 from loop_rl.environments.appworld.failures import (
     CAUSES,
     NONE_OF_THESE,
@@ -159,5 +159,5 @@ def test_the_evidence_in_appworlds_own_files(tmp_path):
 
 def test_every_rule_is_in_the_documentation():
     documentation = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text()
-    for label, definition in [(rule.label, rule.definition) for rule in (*CAUSES, *ROWS)]:
+    for label, definition in [(rule.label, rule.definition) for rule in (*CAUSES, *RATIOS)]:
         assert f"| {label} | {definition} |" in documentation

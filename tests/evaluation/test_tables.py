@@ -1,10 +1,8 @@
 """The tables of an evaluation, as a terminal gets them."""
 
-from dataclasses import asdict
-
 from rich.console import Console
 
-from loop_rl.environments.appworld.behaviour import Behaviour
+from loop_rl.environments.appworld.behaviour import RATIOS, count_behaviour
 from loop_rl.evaluation.tables import before_after_table, behaviour_table, failed_tests_table, failures_table
 
 
@@ -23,12 +21,16 @@ def row(table, label: str) -> list[str]:
 
 def figures(**behaviour: int) -> dict:
     share = {"all": {"value": 0.25, "low": 0.1, "high": 0.5, "num": 4}}
-    return {"TGC": share, "SGC": share, "behaviour": asdict(Behaviour(rollouts=4, turns=10, **behaviour))}
+    return {
+        "TGC": share,
+        "SGC": share,
+        "behaviour": count_behaviour([], "", 0) | {"rollouts": 4, "turns": 10} | behaviour,
+    }
 
 
 def test_behaviour_before_and_after_in_one_table():
     before, after = figures(doc_calls=2, assumptions=6, multi_block_turns=5), figures(doc_calls=8, assumptions=1)
-    table = before_after_table(before, after, "held-out tasks")
+    table = before_after_table(before, after, "held-out tasks", RATIOS)
     assert row(table, "show_api_doc calls per rollout") == ["0.50", "2.00"]
     assert row(table, "words of assumption per rollout") == ["1.50", "0.25"]
     assert row(table, "turns with more than one code block") == ["50.0%", "0.0%"]
@@ -38,7 +40,7 @@ def test_behaviour_before_and_after_in_one_table():
 
 def test_figures_of_an_older_version_count_no_behaviour():
     old = {key: value for key, value in figures().items() if key != "behaviour"}
-    assert row(behaviour_table({"before": old, "after": figures()}), "turns per rollout") == ["–", "2.50"]
+    assert row(behaviour_table({"before": old, "after": figures()}, RATIOS), "turns per rollout") == ["–", "2.50"]
 
 
 def test_causes_are_shares_of_failed_and_of_successful_tasks():

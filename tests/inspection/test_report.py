@@ -136,8 +136,8 @@ def test_files_larger_than_a_batch(tmp_path):
     data = read(run)
     # The three other groups hold K episodes of three tokens each.
     tokens = sum(rollout.num_action_tokens for rollout in many) + 3 * K * 3
-    assert data.iterations[0].behaviour.action_tokens == tokens == data.iterations[0].histograms["staleness"].sum()
-    assert data.iterations[0].behaviour.rollouts == 200 + 3 * K
+    assert data.iterations[0].behaviour["action_tokens"] == tokens == data.iterations[0].histograms["staleness"].sum()
+    assert data.iterations[0].behaviour["rollouts"] == 200 + 3 * K
 
 
 def test_a_run_that_has_just_begun(tmp_path):

@@ -29,15 +29,17 @@ def sample(url: str, conversation: list, max_tokens: int = 8, model: str = "base
 
 
 def test_a_conversation_is_as_long_as_the_endpoint_counts(vllm_url):
-    conversation = [HELLO]
+    chat = MessageChat(AgentConfig())
+    conversation, num_tokens = [HELLO], 0
     for _ in range(3):
         answer = sample(vllm_url, conversation)
-        reply, *blanks = answer.token_ids
-        assert reply.text and 1 <= reply.action_tokens <= 8
-        assert blanks == [None] * len(blanks) and answer.logprobs == []
-        conversation += answer.token_ids
-        assert len(conversation) == reply.tokens
+        (reply,) = answer.token_ids
+        assert reply.text and 1 <= reply.action_tokens <= 8 and answer.logprobs == []
+        conversation.append(reply)
+        assert num_tokens < chat.num_tokens(conversation) == reply.tokens
         conversation.append(HELLO)
+        num_tokens = chat.num_tokens(conversation)
+        assert num_tokens == reply.tokens + len(HELLO["content"]) // 3
 
 
 def test_a_conversation_that_does_not_fit_is_no_error_of_the_policy(vllm_url):
@@ -59,12 +61,11 @@ def test_long_output_loses_its_middle():
     chat = MessageChat(AgentConfig(max_observation_tokens=16))
     text = chat.observation("a" * 100 + "b" * 100).text
     assert text == "a" * 24 + "\n[... 152 characters cut ...]\n" + "b" * 24
-    message, *blanks = chat.next_turn(chat.observation("1234567"), None)
-    assert message == {"role": "user", "content": "1234567"} and blanks == [None, None]
+    assert chat.next_turn(chat.observation("1234567"), None) == [{"role": "user", "content": "1234567"}]
 
 
 def rollout(*replies: Reply, end_reason: str = "no_code") -> Rollout:
-    turns = [Turn([HELLO], [reply, None], [], 0, reply.text, "", "") for reply in replies]
+    turns = [Turn([HELLO], [reply], [], 0, reply.text, "", "") for reply in replies]
     fields = {"rollout_id": "r", "group_id": 0, "iteration": -1, "task_id": "t_1", "family": "t", "labels": {}}
     outcome = {
         "end_reason": end_reason,

@@ -1,19 +1,19 @@
 """What the agent does, counted in stored rollouts: the behaviours that the paper says LOOP changes.
 
-counts = count_behaviour(rollout.turns, rollout.end_reason, rollout.num_action_tokens)   # counts add up with +
-for row in ROWS:
-    print(row.label, row.value(counts))
+counts = count_behaviour(rollout.turns, rollout.end_reason, rollout.num_action_tokens)
+for ratio in RATIOS:
+    print(ratio.label, ratio.value(counts))
 """
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import pairwise
-from typing import Protocol
 
 from loop_rl.environments.appworld.ends import COMPLETED
+from loop_rl.environments.behaviour import ACTION_TOKENS, TURNS, Ratio, TextTurn
 
 _BLOCK_OPENS = re.compile(r"^```python[ \t]*$", re.MULTILINE)
 _ASSUMPTION = re.compile(r"\bassum\w*", re.IGNORECASE)
@@ -25,73 +25,22 @@ SHOW_API_DOC = "GET /api_docs/api_doc "
 """How `Turn.log` begins a call of show_api_doc."""
 
 
-class TextTurn(Protocol):
-    """What of a `loop_rl.data.rollout.Turn` is looked at."""
-
-    action_text: str
-    executed: str
-    observation: str
-    log: Sequence[str]
-
-
-@dataclass(frozen=True)
-class Behaviour:
-    """Counts over some rollouts."""
-
-    rollouts: int = 0
-    completed: int = 0
-    """Rollouts that the agent ended itself, by complete_task."""
-    turns: int = 0
-    action_tokens: int = 0
-    doc_calls: int = 0
-    """Calls of show_api_doc."""
-    multi_block_turns: int = 0
-    """Turns that open more than one ```python block."""
-    failed_calls: int = 0
-    """Failed API calls that a turn follows, see `failures`."""
-    given_up: int = 0
-    """Of those, the ones after which the agent gave up."""
-    assumptions: int = 0
-    """Words that begin with "assum", in thought and code."""
-    placeholders: int = 0
-    """Occurrences of "dummy", in thought and code."""
-
-    def __add__(self, other: Behaviour) -> Behaviour:
-        return Behaviour(**{name: count + getattr(other, name) for name, count in vars(self).items()})
-
-
-@dataclass(frozen=True)
-class Row:
-    """One behaviour as a ratio of two counts."""
-
-    label: str
-    numerator: str
-    denominator: str
-    percent: bool
-    definition: str
-
-    def value(self, counts: Behaviour) -> float | None:
-        """The ratio; None where the denominator is 0."""
-        denominator = getattr(counts, self.denominator)
-        return getattr(counts, self.numerator) / denominator if denominator else None
-
-
-ROWS = (
-    Row(
+RATIOS = (
+    Ratio(
         "show_api_doc calls per rollout",
         "doc_calls",
         "rollouts",
         False,
         "Calls that reached AppWorld, by Turn.log.",
     ),
-    Row(
+    Ratio(
         "turns with more than one code block",
         "multi_block_turns",
         "turns",
         True,
         "Share of turns that open two or more ```python blocks; only the first is run.",
     ),
-    Row(
+    Ratio(
         "giving up after a failed API call",
         "given_up",
         "failed_calls",
@@ -100,31 +49,31 @@ ROWS = (
         "that another turn follows: the share where that next turn calls complete_task, or holds no code, and calls none of "
         "the APIs of the failed turn again.",
     ),
-    Row(
+    Ratio(
         "words of assumption per rollout",
         "assumptions",
         "rollouts",
         False,
         "Words that begin with “assum”, upper or lower case, in all that the agent writes.",
     ),
-    Row(
+    Ratio(
         "placeholder values per rollout",
         "placeholders",
         "rollouts",
         False,
         "Occurrences of “dummy”, upper or lower case, in all that the agent writes.",
     ),
-    Row("turns per rollout", "turns", "rollouts", False, "Actions of the agent."),
-    Row("action tokens per rollout", "action_tokens", "rollouts", False, "Tokens that the agent wrote."),
-    Row("completed", "completed", "rollouts", True, "Share of rollouts that end by complete_task, rightly or not."),
+    TURNS,
+    ACTION_TOKENS,
+    Ratio("completed", "completed", "rollouts", True, "Share of rollouts that end by complete_task, rightly or not."),
 )
 
 
-def count_behaviour(turns: Sequence[TextTurn], end_reason: str, num_action_tokens: int) -> Behaviour:
-    """Counts of one rollout."""
+def count_behaviour(turns: Sequence[TextTurn], end_reason: str, num_action_tokens: int) -> Counter[str]:
+    """Counts of one rollout. A failed call is one of `failures`; the words are counted in thought and code."""
     failed, given_up = failures(turns)
     texts = [turn.action_text for turn in turns]
-    return Behaviour(
+    return Counter(
         rollouts=1,
         completed=int(end_reason == COMPLETED),
         turns=len(turns),

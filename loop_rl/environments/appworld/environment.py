@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -25,11 +26,13 @@ from loop_rl.config.base import ConfigError, Section
 from loop_rl.data.messages import Message
 from loop_rl.data.rollout import Rollout, Usage, version_name
 from loop_rl.environments import protocol
+from loop_rl.environments.appworld import behaviour
 from loop_rl.environments.appworld.actions import extract_code
 from loop_rl.environments.appworld.ends import COMPLETED, NO_CODE, TAMPERED
 from loop_rl.environments.appworld.failures import Evidence
 from loop_rl.environments.appworld.figures import analyse, describe
 from loop_rl.environments.appworld.prompts import build_prompt
+from loop_rl.environments.behaviour import TextTurn
 from loop_rl.environments.protocol import EnvironmentFailed, EpisodeLost, Score, ScoringError, Step, TaskError
 
 _WORKERS_PER_SCORER = 8
@@ -88,6 +91,7 @@ class Environment(protocol.Environment):
     held_out_splits = ("dev", *TEST_SPLITS)
     end_reasons = (COMPLETED, NO_CODE, TAMPERED)
     label_name = "difficulty"
+    behaviours = behaviour.RATIOS
 
     async def __aenter__(self) -> Self:
         settings = self.settings
@@ -149,6 +153,14 @@ class Environment(protocol.Environment):
 
     def figures(self, tasks: Sequence[Task], rollouts: Sequence[Rollout], usages: Sequence[Usage]) -> dict[str, Any]:
         return describe(tasks, rollouts) | analyse(rollouts, usages, Evidence.of_root(self.settings.root))
+
+    @classmethod
+    def count_behaviour(cls, turns: Sequence[TextTurn], end_reason: str, num_action_tokens: int) -> Counter[str]:
+        return behaviour.count_behaviour(turns, end_reason, num_action_tokens)
+
+    @classmethod
+    def gave_up(cls, turns: Sequence[TextTurn]) -> int | None:
+        return next(iter(behaviour.failures(turns)[1]), None)
 
     def typed(self, text: str) -> str:
         return text if "```" in text else f"```python\n{text}\n```"

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 
 from appworld_tasks.goal_completion import goal_completion
 from loop_rl.data.rollout import Rollout, Usage
-from loop_rl.environments.appworld.behaviour import Behaviour, count_behaviour
 from loop_rl.environments.appworld.ends import TAMPERED
 from loop_rl.environments.appworld.failures import Evidence, count_causes, failed_tests
 from loop_rl.environments.figures import cost, outcomes
@@ -29,16 +27,12 @@ def describe(tasks: Sequence[Task], rollouts: Sequence[Rollout]) -> dict:
 
 
 def analyse(rollouts: Sequence[Rollout], usages: Sequence[Usage], evidence: Evidence) -> dict:
-    """What episodes cost, why tasks failed, and what the agent does; docs/metrics.md explains every figure.
+    """What episodes cost and why tasks failed; docs/metrics.md explains every figure.
 
     usages: one of each rollout, in the same order.
     """
-    behaviour = Behaviour()
-    for rollout, usage in zip(rollouts, usages, strict=True):
-        behaviour += count_behaviour(rollout.turns, rollout.end_reason, usage.action_tokens)
     return {
         **cost(rollouts, usages),
         "failures": count_causes(rollouts, evidence),
         "failed_tests": failed_tests(rollouts),
-        "behaviour": asdict(behaviour),
     }

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import html
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 
@@ -15,7 +16,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from loop_rl.config.settings import AlgorithmConfig
-from loop_rl.environments.appworld.behaviour import ROWS, Behaviour
+from loop_rl.environments.behaviour import Ratio
 from loop_rl.evaluation.tables import measures
 from loop_rl.inspection.inert import inert
 from loop_rl.inspection.report.run_data import BINS, RunData, Tally
@@ -70,17 +71,23 @@ def learning_curves(runs: Sequence[RunData]) -> go.Figure:
     return _finished(figure, 380, legend=len(runs) > 1)
 
 
+def behaviours(runs: Sequence[RunData]) -> list[Ratio]:
+    """Of the environments of these runs, each once."""
+    return list(dict.fromkeys(ratio for run in runs for ratio in run.environment.behaviours))
+
+
 def behaviour_curves(runs: Sequence[RunData]) -> go.Figure:
     """Each behaviour of the training rollouts by iteration."""
-    figure = _grid([row.label for row in ROWS], 4)
+    ratios = behaviours(runs)
+    figure = _grid([ratio.label for ratio in ratios], 4)
     for index, run in enumerate(runs):
         windows = _windows(sorted(run.iterations))
-        counts = [sum((run.iterations[i].behaviour for i in window), Behaviour()) for window in windows]
-        for place, row in enumerate(ROWS):
-            values = [row.value(count) for count in counts]
+        counts = [sum((run.iterations[i].behaviour for i in window), Counter()) for window in windows]
+        for place, ratio in enumerate(ratios):
+            values = [ratio.value(count) for count in counts]
             _add_line(figure, place, 4, index, run, _centres(windows), values, first=place == 0)
-    for place, row in enumerate(ROWS):
-        figure.update_yaxes(tickformat=".0%" if row.percent else None, row=place // 4 + 1, col=place % 4 + 1)
+    for place, ratio in enumerate(ratios):
+        figure.update_yaxes(tickformat=".0%" if ratio.percent else None, row=place // 4 + 1, col=place % 4 + 1)
     figure.update_yaxes(rangemode="tozero")
     return _finished(figure, 460, legend=len(runs) > 1)
 

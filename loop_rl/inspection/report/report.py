@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from loop_rl.config.base import ConfigError, flat_settings
-from loop_rl.environments.appworld.behaviour import ROWS, Row
+from loop_rl.environments.behaviour import Ratio
 from loop_rl.evaluation.tables import level_name, measures
 from loop_rl.inspection.pages import templates
 from loop_rl.inspection.report import plots
@@ -88,6 +88,7 @@ def _page(runs: list[RunData]) -> str:
         written=_date(datetime.now(UTC).timestamp()),
         runs=[_describe(index, run) for index, run in enumerate(runs)],
         results=[_result_table(runs, split) for split in splits],
+        has_goal_completion=any("TGC" in evaluation.figures for run in runs for evaluation in run.evaluations),
         behaviours=[_behaviour_table(runs, split) for split in splits],
         differing=_differing_settings(runs) if len(runs) > 1 else None,
         figures={name: json.loads(figure.to_json()) for name, figure in figures.items() if figure},
@@ -202,15 +203,18 @@ def _result_table(runs: list[RunData], split: str) -> Table:
             cells.append("–" if change is None else f"{change:+.1f}")
         rows.append((heading, "", cells))
     groups = [(run.name, ["number", *_versions(pair), "change"]) for run, pair in zip(runs, pairs, strict=True)]
-    return Table(f"Goal completion on {split}, percent, with 95% confidence intervals", "", groups, rows)
+    return Table(f"Results on {split}, percent, with 95% confidence intervals", "", groups, rows)
 
 
 def _behaviour_table(runs: list[RunData], split: str) -> Table:
     """Every behaviour before and after; beside a share the two counts it is of."""
     pairs = [run.before_after(split) for run in runs]
     evaluations = [evaluation for pair in pairs for evaluation in pair or (None, None)]
-    rows = [(row.label, row.definition, [_ratio(row, evaluation) for evaluation in evaluations]) for row in ROWS]
-    numbers = [f"{evaluation.behaviour.rollouts:,}" if evaluation else "–" for evaluation in evaluations]
+    rows = [
+        (ratio.label, ratio.definition, [_ratio(ratio, evaluation) for evaluation in evaluations])
+        for ratio in plots.behaviours(runs)
+    ]
+    numbers = [f"{evaluation.behaviour['rollouts']:,}" if evaluation else "–" for evaluation in evaluations]
     groups = [(run.name, _versions(pair)) for run, pair in zip(runs, pairs, strict=True)]
     return Table(f"Behaviour on {split}", "", groups, [("rollouts", "One of each task.", numbers), *rows])
 
@@ -223,14 +227,15 @@ def _versions(pair: tuple[EvaluationData, EvaluationData | None] | None) -> list
     ]
 
 
-def _ratio(row: Row, evaluation: EvaluationData | None) -> str:
-    if evaluation is None or not evaluation.behaviour.rollouts:
+def _ratio(ratio: Ratio, evaluation: EvaluationData | None) -> str:
+    if evaluation is None or ratio.denominator not in evaluation.behaviour:
         return "–"
-    value, counts = row.value(evaluation.behaviour), evaluation.behaviour
-    of = f"({getattr(counts, row.numerator):,} of {getattr(counts, row.denominator):,})"
+    counts = evaluation.behaviour
+    value = ratio.value(counts)
     if value is None:
         return "– (never)"
-    return f"{value:.1%} {of}" if row.percent else f"{value:.2f}"
+    of = f"({counts[ratio.numerator]:,} of {counts[ratio.denominator]:,})"
+    return f"{value:.1%} {of}" if ratio.percent else f"{value:.2f}"
 
 
 def _interval(figure: dict | None) -> str:

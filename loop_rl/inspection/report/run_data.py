@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from array import array
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,10 +15,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from loop_rl.config.base import ConfigError
+from loop_rl.config.parts import ENVIRONMENT, find_part
 from loop_rl.config.settings import Config
 from loop_rl.data.rollout import EndReason
 from loop_rl.data.updates import RolloutUpdate
-from loop_rl.environments.appworld.behaviour import Behaviour, count_behaviour, failures
+from loop_rl.environments.protocol import Environment
 from loop_rl.evaluation.tables import measures
 from loop_rl.store.metrics import read_metrics
 from loop_rl.store.rollout_files import columns_of, schema_version
@@ -37,7 +39,7 @@ BINS = {
 
 _COLUMNS = ["rollout_id", "group_id", "iteration", "task_id", "family", "end_reason", "reward", "success"]
 _COLUMNS += ["started_at", "duration_s", "generation_s", "environment_s"]
-_TURN_COLUMNS = ["logprobs", "policy_version", "action_text", "executed", "observation", "log"]
+_TURN_COLUMNS = ["logprobs", "policy_version", "action_text", "executed", "observation", "log", "valid"]
 _BATCH_ROLLOUTS = 64
 _UNREADABLE = (pa.ArrowException, OSError, ValueError, KeyError, TypeError)
 
@@ -61,7 +63,8 @@ class IterationData:
     """The training rollouts of one iteration."""
 
     groups: dict[int, Tally] = field(default_factory=dict)
-    behaviour: Behaviour = field(default_factory=Behaviour)
+    behaviour: Counter[str] = field(default_factory=Counter)
+    """As `Environment.count_behaviour` counts."""
     histograms: dict[str, np.ndarray] = field(
         default_factory=lambda: {name: np.zeros(len(edges) - 1, np.int64) for name, edges in BINS.items()}
     )
@@ -85,7 +88,8 @@ class EvaluationData:
     split: str
     figures: dict
     """As `Environment.figures` gives them."""
-    behaviour: Behaviour = field(default_factory=Behaviour)
+    behaviour: Counter[str] = field(default_factory=Counter)
+    """As `Environment.count_behaviour` counts."""
     scenarios: dict[str, dict[str, Tally]] = field(default_factory=dict)
     """Scenario -> task -> its rollouts."""
     giving_up: Example | None = None
@@ -117,6 +121,10 @@ class RunData:
     @property
     def name(self) -> str:
         return self.run.path.resolve().name
+
+    @property
+    def environment(self) -> type[Environment]:
+        return find_part(ENVIRONMENT, self.config.tasks.environment)
 
     @property
     def num_rollouts(self) -> int:
@@ -182,6 +190,7 @@ class _Turn(NamedTuple):
     executed: str
     observation: str
     log: list[str]
+    valid: bool
 
 
 class _Row(NamedTuple):
@@ -208,10 +217,8 @@ def _rows(batch: pa.RecordBatch, version: int) -> Iterator[_Row]:
     scalars = batch.select(columns_of(version, _COLUMNS)).rename_columns(_COLUMNS).to_pylist()
     turns = batch.column("turns")
     starts, flat = turns.offsets.to_numpy(), turns.values
-    texts = [
-        _Turn(*row)
-        for row in zip(*(flat.field(name).to_pylist() for name in columns_of(version, _Turn._fields)), strict=True)
-    ]
+    columns = [flat.field(name).to_pylist() for name in columns_of(version, _Turn._fields)]
+    texts = [_Turn(*texts, bool(valid)) for *texts, valid in zip(*columns, strict=True)]
     logprobs = flat.field("logprobs")
     token_starts, values = logprobs.offsets.to_numpy(), logprobs.values.to_numpy()
     versions = np.repeat(flat.field("policy_version").to_numpy(), np.diff(token_starts))
@@ -251,7 +258,7 @@ def _add_training(data: RunData, path: Path, updates: _Updates) -> None:
         iteration = fields["iteration"]
         into = data.iterations.setdefault(iteration, IterationData())
         into.groups.setdefault(fields["group_id"], Tally()).add(fields["reward"], fields["success"])
-        into.behaviour += count_behaviour(row.turns, fields["end_reason"], len(row.logprobs))
+        into.behaviour.update(data.environment.count_behaviour(row.turns, fields["end_reason"], len(row.logprobs)))
         task = data.scenarios.setdefault(fields["family"], {}).setdefault(fields["task_id"], {})
         task.setdefault(iteration, Tally()).add(fields["reward"], fields["success"])
         _add_times(data, fields)
@@ -281,12 +288,14 @@ def _add_evaluation(data: RunData, path: Path) -> None:
     data.evaluations.append(evaluation)  # the figures hold even where the rollouts cannot be read
     for row in _read_rows(path):
         fields = row.fields
-        evaluation.behaviour += count_behaviour(row.turns, fields["end_reason"], len(row.logprobs))
+        evaluation.behaviour.update(
+            data.environment.count_behaviour(row.turns, fields["end_reason"], len(row.logprobs))
+        )
         task = evaluation.scenarios.setdefault(fields["family"], {}).setdefault(fields["task_id"], Tally())
         task.add(fields["reward"], fields["success"])
         _add_times(data, fields)
-        if evaluation.giving_up is None and (given_up := failures(row.turns)[1]):
-            evaluation.giving_up = _example(fields["rollout_id"], row.turns, given_up[0])
+        if evaluation.giving_up is None and (index := data.environment.gave_up(row.turns)) is not None:
+            evaluation.giving_up = _example(fields["rollout_id"], row.turns, index)
 
 
 def _check_figures(figures: dict, path: Path) -> None:
