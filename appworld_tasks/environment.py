@@ -10,9 +10,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import fcntl
+import itertools
 import re
+import secrets
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Self
@@ -47,7 +51,9 @@ class AppWorldEnvironment:
             max_output_chars=max_output_chars,
         )
         self.scorer = Scorer(root, python, scoring=scoring, num_processes=num_scorers)
-        self._open: set[Path] = set()
+        # What an episode writes is nobody else's, also where several runs of one name share a root.
+        self._own = secrets.token_hex(6)
+        self._episodes = itertools.count()
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
@@ -60,6 +66,7 @@ class AppWorldEnvironment:
             for result in results:
                 if isinstance(result, BaseException):
                     raise result
+            stack.callback(_claim(self.pool.worker_root / "experiments", self._own))
             self._stack = stack.pop_all()
         return self
 
@@ -70,10 +77,10 @@ class AppWorldEnvironment:
     async def episode(self, task: TaskInfo, experiment_name: str, keep_outputs: bool) -> AsyncIterator[Episode]:
         """A fresh world of a task; waits for a free worker.
 
-        experiment_name: one name may serve many tasks at the same time, but each task once: ValueError otherwise, and
-            for a name that cannot be one.
-        keep_outputs: keep what AppWorld has saved, so that `appworld evaluate <experiment_name> <split> --root <root>`
-            finds it once every task of the split is there; otherwise delete it in the end.
+        experiment_name: begins the name under which AppWorld plays it. ValueError for one that cannot be a name.
+        keep_outputs: keep what AppWorld has saved under `experiment_name`, in place of what is there of the task, so that
+            `appworld evaluate <experiment_name> <split> --root <root>` finds it once every task of the split is there;
+            otherwise delete it in the end.
 
         Raises WorkerLost when the world cannot be opened.
         """
@@ -81,17 +88,18 @@ class AppWorldEnvironment:
             raise ValueError(
                 f"bad experiment name {experiment_name!r}: use letters, digits and . + - _, without the word 'memory'"
             )
-        outputs = self.pool.worker_root / "experiments" / "outputs" / experiment_name / "tasks" / task.task_id
-        if outputs in self._open:
-            raise ValueError(f"task {task.task_id} is open in experiment {experiment_name!r} already; use another name")
-        self._open.add(outputs)
+        own_name = f"{experiment_name}.{self._own}-{next(self._episodes)}"
+        own, kept = (
+            self.pool.worker_root / "experiments" / "outputs" / name / "tasks" / task.task_id
+            for name in (own_name, experiment_name)
+        )
         try:
-            async with self.pool.world(task.task_id, experiment_name) as world:
-                yield Episode(self, task, experiment_name, keep_outputs, world)
+            async with self.pool.world(task.task_id, own_name) as world:
+                yield Episode(self, task, own_name, own, keep_outputs, world)
         finally:
-            self._open.discard(outputs)
-            if not keep_outputs:
-                await asyncio.to_thread(_delete, outputs)
+            if keep_outputs:
+                await asyncio.to_thread(_move, own, kept)
+            await asyncio.to_thread(_delete, own)
 
     def metrics(self) -> dict[str, float]:
         """See `WorkerPool.metrics`."""
@@ -102,11 +110,20 @@ class Episode:
     """One world, from the first piece of code to the score."""
 
     def __init__(
-        self, environment: AppWorldEnvironment, task: TaskInfo, experiment_name: str, keep_outputs: bool, world: World
+        self,
+        environment: AppWorldEnvironment,
+        task: TaskInfo,
+        experiment_name: str,
+        outputs: Path,
+        keep_outputs: bool,
+        world: World,
     ) -> None:
         self.task = task
+        self.outputs = outputs
+        """What AppWorld saves of it, until the episode is left."""
         self._environment = environment
-        self._experiment_name = experiment_name
+        self.experiment_name = experiment_name
+        """Under which AppWorld plays it; no other episode has it."""
         self._keep_outputs = keep_outputs
         self._world = world
 
@@ -127,15 +144,51 @@ class Episode:
             if lost.reason == SERVER_LOST:
                 raise
             return Score(reward=0.0, success=False, passes=(), failures=(f"worker lost: {lost}",))
-        score = await self._environment.scorer.score(self.task.task_id, self._experiment_name)
+        score = await self._environment.scorer.score(self.task.task_id, self.experiment_name)
         if score.tampered and self._keep_outputs:
             await self._save_untouched_world()
         return score
 
     async def _save_untouched_world(self) -> None:
         """Replace what a lost or forged world has left behind, so that `appworld evaluate` finds no success there either."""
-        async with self._environment.pool.world(self.task.task_id, self._experiment_name):
+        async with self._environment.pool.world(self.task.task_id, self.experiment_name):
             pass
+
+
+def _claim(experiments: Path, own: str) -> Callable[[], None]:
+    """Say that outputs named after `own` are in use, as long as this process lives; returns what ends that.
+
+    Deletes what processes that did not live to do so have left.
+    """
+    folder = experiments / "in-use"
+    folder.mkdir(exist_ok=True)
+    mine = folder / own
+    lock = mine.open("w")
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    for other in folder.iterdir():
+        with contextlib.suppress(BlockingIOError, FileNotFoundError), other.open() as of_other:
+            fcntl.flock(of_other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            for outputs in (experiments / "outputs").glob(f"*.{other.name}-*"):
+                shutil.rmtree(outputs, ignore_errors=True)
+            other.unlink()
+
+    def release() -> None:
+        mine.unlink(missing_ok=True)
+        lock.close()
+
+    return release
+
+
+def _move(outputs: Path, final: Path) -> None:
+    """Put a task's outputs, if there are any, in the place of what is at `final`."""
+    final.parent.mkdir(parents=True, exist_ok=True)
+    while outputs.exists():
+        shutil.rmtree(final, ignore_errors=True)
+        try:
+            outputs.rename(final)
+        except OSError as error:
+            if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):  # somebody else keeps the same at this moment
+                raise
 
 
 def _delete(outputs: Path) -> None:

@@ -28,6 +28,7 @@ from loop_rl.store.rollouts import assigned_groups, read_dropped
 from loop_rl.store.run_dir import RunDir
 from loop_rl.store.timeline import Timeline
 from loop_rl.store.updates import write_updates
+from loop_rl.training.agreement import check_own_forward, check_sampler
 from loop_rl.training.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
 from loop_rl.training.engine import end_process
 from loop_rl.training.figures import describe_groups, describe_left_out
@@ -50,6 +51,7 @@ def train(run: RunDir, config: Config) -> None:
     trainer = Trainer(config)
     if trainer.is_main:
         run.write_status("trainer", phase="stress step", iteration=0, done=0, total=1)
+    check_own_forward(trainer)
     stress_step(trainer, objective)
     first_iteration = resume(trainer, run)
     metrics = MetricsWriter(run, first_iteration, config.tracking) if trainer.is_main else None
@@ -77,6 +79,7 @@ def train(run: RunDir, config: Config) -> None:
             if samples:
                 on_step = _step_reporter(run, iteration) if trainer.is_main else None
                 update = trainer.fit(samples, objective, iteration, on_step)
+                check_sampler(update, config, iteration)
             else:
                 update = Update.skipped()  # in every group all rollouts scored alike: nothing to learn from
 

@@ -30,7 +30,9 @@ from loop_rl.store.timeline import read_timeline
 from loop_rl.store.updates import read_updates
 
 REPO = Path(__file__).resolve().parent.parent
-NUM_ITERATIONS = 8
+NUM_ITERATIONS = 6
+# Four that the policy solves once in ten attempts at first: few rollouts then show that it learns.
+TASKS = ["train-001-contact-phone_2", "train-002-alarms-off-day_1", "train-004-file-count_2", "train-004-file-count_3"]
 PATIENCE_S = 900
 
 
@@ -44,11 +46,12 @@ class Supervisor:
             f"runs_dir={runs_dir}",
             f"tasks.root={root}",
             f"trainer.num_iterations={NUM_ITERATIONS}",
-            "sampler.tasks_per_iteration=8",
+            f"tasks.task_ids=[{','.join(TASKS)}]",
+            f"sampler.tasks_per_iteration={len(TASKS)}",
             "sampler.max_staleness=2",
             # Fewer and smaller iterations than the default's, so bolder and more steps.
             "trainer.learning_rate=2e-3",
-            "trainer.minibatch_rollouts=16",
+            "trainer.minibatch_rollouts=8",
             "evaluation.split=dev",
         ]
         self.command = [sys.executable, "-m", "loop_rl.launch", "--config", "configs/tiny.yaml", *settings]
@@ -147,9 +150,9 @@ def test_the_run_goes_on_to_its_end_and_has_learned(supervisor):
     lines = read_metrics(supervisor.run)
     assert [line["iteration"] for line in lines] == list(range(NUM_ITERATIONS))
     success = [line["rollout/success"] for line in lines]
-    # 144 rollouts a side: two standard errors of the difference at most, so a policy that learns nothing passes in one run
-    # of forty. One that gains a quarter, as this one does or more, fails in about one of a hundred.
-    assert sum(success[-3:]) / 3 >= sum(success[:3]) / 3 + 0.12, success
+    # 48 rollouts a side: two standard errors of the difference at most, so a policy that learns nothing passes in one run of
+    # forty. One that gains 0.45, as this one does, fails in about one of a hundred.
+    assert sum(success[-2:]) / 2 >= sum(success[:2]) / 2 + 0.2, success
     assert 1 <= max(line["rollout/staleness_max"] for line in lines) <= 2
     assert all(sum(line[f"staleness/{age}"] for age in range(3)) == pytest.approx(1) for line in lines)
     for name, modified in groups_before.items():  # nothing finished was sampled again
@@ -179,7 +182,7 @@ def check_every_token_is_of_the_version_it_names(run: RunDir) -> None:
                 difference[version, named] += distance
                 num_tokens[version, named] += 1
     mean = {pair: difference[pair] / num_tokens[pair] for pair in num_tokens}
-    assert sum(number for (version, named), number in num_tokens.items() if version == named) > 5000
+    assert sum(number for (version, named), number in num_tokens.items() if version == named) > 2000
     others = [pair for pair in num_tokens if pair[0] != pair[1] and num_tokens[pair] >= 50]
     assert others and all(mean[version, named] > 3 * mean[version, version] for version, named in others), mean
 

@@ -48,7 +48,7 @@ from loop_rl.serving.replicas import Replicas
 from loop_rl.serving.server import ServerFailed
 from loop_rl.store.rollout_files import read_rollouts, write_rollouts
 from loop_rl.store.run_dir import RunDir
-from loop_rl.store.secret import secret
+from loop_rl.store.secret import run_id, secret
 
 _TEND_EVERY_S = 0.3
 console = Console(highlight=False, soft_wrap=True)
@@ -65,7 +65,7 @@ async def evaluate(run: RunDir, config: Config, version: int, split: str, urls: 
     """
     environment = make_part(ENVIRONMENT, config)
     tasks = environment.tasks(split)
-    outputs_name = environment.outputs_name(config.name, version, split)
+    outputs_name = environment.outputs_name(f"{config.name}-{run_id(run)}", version, split)
     pieces = run.evaluation_pieces(version, split)
     # A whole model is deleted when it is old, unless this folder shows that its evaluation has begun.
     pieces.mkdir(parents=True, exist_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import secrets
 
@@ -22,3 +23,8 @@ def secret(run: RunDir) -> str:
         finally:
             mine.unlink()
     return file.read_text()
+
+
+def run_id(run: RunDir) -> str:
+    """Four letters and digits that tell runs of one name apart."""
+    return hashlib.sha256(secret(run).encode()).hexdigest()[:4]

@@ -9,10 +9,36 @@ Shapes: N action tokens, H hidden size, V vocabulary.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
+from transformers import PretrainedConfig
+
+
+@dataclass(frozen=True)
+class LogitRule:
+    """What a model does to its logits after the output head."""
+
+    factor: float = 1.0
+    cap: float | None = None
+
+    @classmethod
+    def of(cls, config: PretrainedConfig) -> LogitRule:
+        """Gemma 2 and 3 cap them softly, Granite divides them, Cohere multiplies them."""
+        text = config.get_text_config()
+        factor = getattr(text, "logit_scale", None) or 1.0
+        factor /= getattr(text, "logits_scaling", None) or 1.0
+        return cls(factor, getattr(text, "final_logit_softcapping", None))
+
+    def __call__(self, logits: Tensor) -> Tensor:
+        if self.factor != 1.0:
+            logits = logits * self.factor
+        if self.cap is not None:
+            logits = self.cap * torch.tanh(logits / self.cap)
+        return logits
 
 
 class LogprobHead(nn.Module):
@@ -25,14 +51,16 @@ class LogprobHead(nn.Module):
         head: the model's output embedding.
         temperature: the logits are divided by it; log-probabilities are those of the distribution sampled from.
         chunk_tokens: tokens whose logits exist at one time.
+        rule: what the model does to its logits.
     """
 
-    def __init__(self, head: nn.Linear, temperature: float, chunk_tokens: int):
+    def __init__(self, head: nn.Linear, temperature: float, chunk_tokens: int, rule: LogitRule = LogitRule()):
         super().__init__()
         self.weight = head.weight
         self.bias = head.bias
         self.temperature = temperature
         self.chunk_tokens = chunk_tokens
+        self.rule = rule
 
     def forward(self, hidden_NH: Tensor, targets_N: Tensor) -> tuple[Tensor, Tensor]:
         """Float32 log-probabilities of targets_N (int64), with gradient, and entropies in nats, without; both [N]."""
@@ -45,7 +73,7 @@ class LogprobHead(nn.Module):
         return torch.cat(logprobs), torch.cat(entropies)
 
     def _chunk(self, hidden_CH: Tensor, targets_C: Tensor) -> tuple[Tensor, Tensor]:
-        logits_CV = F.linear(hidden_CH, self.weight, self.bias).float()
+        logits_CV = self.rule(F.linear(hidden_CH, self.weight, self.bias).float())
         if self.temperature != 1.0:
             logits_CV = logits_CV / self.temperature
         logsumexp_C = logits_CV.logsumexp(-1)

@@ -6,6 +6,7 @@ Shapes: B rollouts of a micro-batch, T tokens, N action tokens, H hidden size.
 from __future__ import annotations
 
 import random
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,10 @@ import numpy as np
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
 from loop_rl.config.settings import Config
-from loop_rl.training.heads import LogprobHead
+from loop_rl.training.heads import LogitRule, LogprobHead
 
 POLICY_ADAPTER = "default"
 """PEFT's name of the adapter that is published."""
@@ -31,7 +32,7 @@ class PolicyModel(nn.Module):
     def __init__(self, llm: PreTrainedModel | PeftModel, temperature: float, chunk_tokens: int):
         super().__init__()
         self.llm = llm
-        self.head = LogprobHead(llm.get_output_embeddings(), temperature, chunk_tokens)
+        self.head = LogprobHead(llm.get_output_embeddings(), temperature, chunk_tokens, LogitRule.of(llm.config))
 
     @property
     def config(self) -> PretrainedConfig:
@@ -39,18 +40,29 @@ class PolicyModel(nn.Module):
         return self.llm.config
 
     def forward(
-        self, input_ids_BT: Tensor, rows_N: Tensor, positions_N: Tensor, targets_N: Tensor, first_position: int = 0
+        self,
+        input_ids_BT: Tensor,
+        rows_N: Tensor,
+        positions_N: Tensor,
+        targets_N: Tensor,
+        first_position: int = 0,
+        own_forward: bool = False,
     ) -> tuple[Tensor, Tensor]:
         """Float32 log-probabilities and entropies (nats) of targets_N, predicted at column positions_N of rows_N.
 
         first_position: place of the first column in its rollout.
+        own_forward: as the LLM's own forward computes the logits, all of them; to compare with.
         """
         model = self.llm.get_base_model() if isinstance(self.llm, PeftModel) else self.llm
+        end = first_position + input_ids_BT.shape[1]
+        places_1T = torch.arange(first_position, end, device=input_ids_BT.device)[None]
+        inputs = {"input_ids": input_ids_BT, "position_ids": places_1T, "use_cache": False}
+        if own_forward:
+            logits_NV = model(**inputs).logits[rows_N, positions_N].float() / self.head.temperature
+            distribution = torch.distributions.Categorical(logits=logits_NV)
+            return distribution.log_prob(targets_N), distribution.entropy()
         decoder = model.base_model  # without the output head
-        places_1T = torch.arange(first_position, first_position + input_ids_BT.shape[1], device=input_ids_BT.device)[
-            None
-        ]
-        hidden_BTH = decoder(input_ids=input_ids_BT, position_ids=places_1T, use_cache=False).last_hidden_state
+        hidden_BTH = decoder(**inputs).last_hidden_state
         return self.head(hidden_BTH[rows_N, positions_N], targets_N)
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
@@ -70,16 +82,37 @@ def load_llm(config: Config, folder: Path | None, device: torch.device | None) -
         OSError: config.model.path holds no model, or the folder is damaged.
     """
     is_whole = folder is not None and config.model.lora is None
+    path = folder if is_whole else config.model.path
+    model_config = without_dropout(AutoConfig.from_pretrained(path))
     placement = {"device_map": {"": device}} if device else {}
     llm = AutoModelForCausalLM.from_pretrained(
-        folder if is_whole else config.model.path,
+        path,
+        config=model_config,
         dtype=getattr(torch, config.model.dtype),
-        attn_implementation="sdpa",
+        # sdpa would leave out the cap on attention that Gemma 2 has.
+        attn_implementation="eager" if caps_attention(model_config) else "sdpa",
         **placement,
     )
     if folder is None or is_whole:
         return llm
     return PeftModel.from_pretrained(llm, folder, autocast_adapter_dtype=False)  # in the adapter's own dtype
+
+
+def without_dropout(config: PretrainedConfig) -> PretrainedConfig:
+    """The same model config with every probability of dropout 0.
+
+    The policy's log-probabilities must be those of what was sampled, and vLLM samples without dropout.
+    """
+    for part in (config, config.get_text_config()):
+        for name, value in vars(part).items():
+            if re.search(r"dropout|pdrop|drop_rate", name) and isinstance(value, float):
+                setattr(part, name, 0.0)
+    return config
+
+
+def caps_attention(config: PretrainedConfig) -> bool:
+    """The model squeezes its attention scores, as Gemma 2 does, which only plain attention computes."""
+    return bool(getattr(config.get_text_config(), "attn_logit_softcapping", None))
 
 
 def trainable(base: PreTrainedModel, config: Config) -> PreTrainedModel | PeftModel:

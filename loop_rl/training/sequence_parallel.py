@@ -20,6 +20,7 @@ from transformers import AutoConfig
 from loop_rl.config.base import ConfigError
 from loop_rl.config.settings import Config
 from loop_rl.training.batching import MicroBatch
+from loop_rl.training.model import caps_attention
 
 
 def require_divisible_heads(config: Config) -> None:
@@ -31,6 +32,11 @@ def require_divisible_heads(config: Config) -> None:
     """
     size = config.trainer.sequence_parallel_size
     text = AutoConfig.from_pretrained(config.model.path).get_text_config()
+    if caps_attention(text):
+        raise ConfigError(
+            f"trainer.sequence_parallel_size={size}: {config.model.path} caps its attention scores (attn_logit_softcapping), which "
+            "only plain attention computes; use trainer.sequence_parallel_size=1"
+        )
     num_heads, num_kv_heads = text.num_attention_heads, text.num_key_value_heads
 
     def fits(size: int) -> bool:

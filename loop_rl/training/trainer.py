@@ -49,7 +49,7 @@ class Trainer:
         self.accelerator = make_accelerator(config)
         model = _load_model(config, self.accelerator.device)
         policy = PolicyModel(model, config.agent.temperature, config.trainer.logprob_chunk_tokens)
-        policy.train()  # activation checkpointing is skipped in eval mode; there is no dropout to switch on
+        policy.train()  # activation checkpointing is skipped in eval mode; dropout is off, see load_llm
         optimizer = torch.optim.AdamW(
             [parameter for parameter in policy.parameters() if parameter.requires_grad],
             lr=config.trainer.learning_rate,
@@ -144,13 +144,16 @@ class Trainer:
         return Update(figures, totals.by_rollout(samples))
 
     @torch.no_grad()
-    def logprobs(self, samples: Sequence[Sample]) -> list[list[float]]:
-        """Log-probabilities of the samples' action tokens under the policy as it is now, the same on every rank."""
+    def logprobs(self, samples: Sequence[Sample], own_forward: bool = False) -> list[list[float]]:
+        """Log-probabilities of the samples' action tokens under the policy as it is now, the same on every rank.
+
+        own_forward: see `PolicyModel.forward`.
+        """
         totals = Totals()
         everything = list(range(len(samples)))
         for indices in self._plan(samples, everything):
             batch = self._microbatch(samples, indices, (), size_of(samples, everything))
-            logprobs_N, entropies_N = self._forward(batch)
+            logprobs_N, entropies_N = self._forward(batch, own_forward)
             if indices:
                 totals.last_epoch |= by_sample(indices, batch, logprobs_N, entropies_N)
         values = self._over_ranks(totals).last_epoch
@@ -255,9 +258,9 @@ class Trainer:
             batch = shard(batch, self.rank % size, size)
         return batch.to(self.accelerator.device)
 
-    def _forward(self, batch: MicroBatch) -> tuple[Tensor, Tensor]:
+    def _forward(self, batch: MicroBatch, own_forward: bool = False) -> tuple[Tensor, Tensor]:
         return self.engine(
-            batch.input_ids_BT, batch.rows_N, batch.positions_N, batch.targets_N, first_position=batch.first_position
+            batch.input_ids_BT, batch.rows_N, batch.positions_N, batch.targets_N, batch.first_position, own_forward
         )
 
     def _over_ranks(self, totals: Totals) -> Totals:

@@ -1,6 +1,6 @@
 """Escapes that agent code tries (tests/support/escapes.py): none gains a reward, touches the next episode or ends the run.
 
-All are played by one pool with one worker, each followed by an honest episode of the same task.
+All are played by one pool with one worker, each followed by an honest episode of the same task; every fourth of these is scored.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from appworld_tasks.splits import load_split
 Run = Callable[[Coroutine], object]
 SECURITY = Path(__file__).resolve().parents[2] / "docs" / "security.md"
 LISTENER = "\0escape-listener"
+OUTPUTS = "@OUTPUTS@"  # only the episode knows where they are
 
 
 class Stage:
@@ -42,6 +43,7 @@ class Stage:
         )
         self.truth = folders[self.task.task_id]
         self.solution = solution_code(root, self.task.task_id)
+        self.num_attempts = 0
         self.honest_outputs, honest = run(self.play(self.honest_codes()))
         assert honest.success, (honest, self.honest_outputs)
         _, idle = run(self.play([]))
@@ -60,22 +62,23 @@ class Stage:
             "ANSWER": (self.truth / "answer.json").read_text(),
             "FULL_ROOT": str(self.root),
             "WORKER_ROOT": str(worker_root),
-            "OUTPUTS": str(worker_root / "experiments/outputs/attempt/tasks" / self.task.task_id),
+            "OUTPUTS": OUTPUTS,
             "ANSWER_FILE": str(self.truth / "answer.json"),
             "SAMPLER": os.getpid(),
             "PORT": self.port,
         }
         return "\n".join(f"{name} = {value!r}" for name, value in values.items())
 
-    async def play(self, codes: list[str]) -> tuple[list[str], Score]:
+    async def play(self, codes: list[str], is_scored: bool = True) -> tuple[list[str], Score | None]:
         outputs = []
         async with self.environment.episode(self.task, "attempt", keep_outputs=False) as episode:
             try:
                 for code in codes:
+                    code = code.replace(OUTPUTS, str(episode.outputs))
                     outputs.append((await episode.execute(code)).output)
             except WorkerLost as lost:
                 outputs.append(str(lost))
-            return outputs, await episode.score()
+            return outputs, await episode.score() if is_scored else None
 
     def leftovers(self) -> dict[str, object]:
         """What an attempt could leave behind, but for the one worker and the one scorer that come and go."""
@@ -140,9 +143,10 @@ def test_escape_ends_in_nothing(stage: Stage, attempt: Attempt) -> None:
     if not attempt.after_work:
         assert score.reward <= stage.idle_reward and not score.success, outputs
 
-    next_outputs, next_score = stage.run(stage.play(stage.honest_codes()))
+    stage.num_attempts += 1
+    next_outputs, next_score = stage.run(stage.play(stage.honest_codes(), is_scored=stage.num_attempts % 4 == 0))
     assert next_outputs == stage.honest_outputs
-    assert next_score.success, next_score
+    assert next_score is None or next_score.success, next_score
     assert stage.leftovers() == stage.before
 
 

@@ -52,7 +52,7 @@ async def play(
     async with environment.episode(task, name, keep_outputs=False) as episode:
         printed = [(await episode.execute(code)).output for code in codes]
         score = await episode.score()
-        by_diff = await diff.score(task.task_id, name) if diff else None
+        by_diff = await diff.score(task.task_id, episode.experiment_name) if diff else None
     return score, by_diff, printed
 
 
@@ -77,7 +77,8 @@ def test_honest_episodes_score_the_same_either_way(
         solved = solution_code(appworld_root, task.task_id)
         half_done = solved.replace("apis.supervisor.complete_task", "str")
         wrong = "try:\n    apis.spotify.login(username='nobody', password='x')\nexcept Exception:\n    pass\n" + DONE
-        for kind, codes in {"solved": [solved], "half": [half_done], "wrong": [wrong], "idle": []}.items():
+        kinds = {"solved": [solved], "half": [half_done], "wrong": [wrong], "idle": []}
+        for kind, codes in list(kinds.items())[: None if number % 3 == 0 else 1]:  # the siblings differ in names only
             by_replay, by_diff, _ = run(play(environment, task, f"{kind}-{number}", *codes, diff=diff_scorer))
             assert by_replay == by_diff, (task.task_id, kind)
             rewards.append(by_replay.reward)
@@ -156,7 +157,7 @@ def test_damaged_outputs_never_gain_and_never_hang(
         async with environment.episode(tasks[0], name, keep_outputs=False) as episode:
             await episode.execute(solution_code(appworld_root, tasks[0].task_id))
             await episode._world.close()  # as agent code could do it after the last save
-            path = environment.pool.worker_root / "experiments/outputs" / name / "tasks" / tasks[0].task_id / file
+            path = episode.outputs / file
             path.unlink()
             if what == "symlink":
                 path.symlink_to("/etc/hostname")
@@ -169,7 +170,7 @@ def test_damaged_outputs_never_gain_and_never_hang(
             elif what == "huge":
                 with path.open("wb") as file_:
                     file_.truncate(2**40)
-            return await environment.scorer.score(tasks[0].task_id, name)
+            return await environment.scorer.score(tasks[0].task_id, episode.experiment_name)
 
     score = run(episode())
     assert score.reward == 0 and score.tampered, score

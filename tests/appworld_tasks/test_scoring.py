@@ -130,15 +130,48 @@ def test_a_task_that_cannot_be_scored_is_an_error_and_the_scorer_goes_on(
     assert run(play(environment, tasks[0], "after", False)).reward < 1
 
 
-def test_same_task_twice_in_one_experiment_is_refused(
+def test_runs_of_one_name_on_one_root_do_not_see_each_other(
+    run: Run, environment: AppWorldEnvironment, tasks: list[TaskInfo], appworld_root: Path, appworld_python: Path
+) -> None:
+    """Two at once, as of two clones of one run; and the task twice in one of them."""
+    solution = solution_code(appworld_root, tasks[0].task_id)
+
+    async def together() -> list[Score]:
+        async with AppWorldEnvironment(appworld_root, appworld_python, num_workers=2) as other:
+            codes = {environment: ((), (solution,), ()), other: ((solution,), (), (solution,))}
+            return await asyncio.gather(
+                *(play(e, tasks[0], "same", keep, *c) for e in codes for c in codes[e] for keep in (False, True))
+            )
+
+    scores = run(together())
+    assert [score.success for score in scores] == [False] * 2 + [True] * 2 + [False] * 2 + [True] * 2 + [False] * 2 + [
+        True
+    ] * 2
+    assert not any(score.tampered for score in scores)
+    kept = outputs(environment, "same") / "tasks" / tasks[0].task_id
+    assert (kept / "dbs").is_dir() and not list(kept.parents[2].glob("same.*"))
+
+
+def test_what_a_killed_process_left_is_deleted_by_the_next(
+    run: Run, environment: AppWorldEnvironment, appworld_root: Path, appworld_python: Path
+) -> None:
+    left, in_use = (outputs(environment, f"x.{own}-0") for own in ("gone", environment._own))
+    for folder in (left, in_use):
+        folder.mkdir()
+    (left.parents[1] / "in-use" / "gone").touch()  # nobody holds it
+
+    async def start() -> None:
+        async with AppWorldEnvironment(appworld_root, appworld_python, num_workers=1):
+            pass
+
+    run(start())
+    assert not left.exists() and in_use.exists()
+    in_use.rmdir()
+
+
+def test_names_that_cannot_be_paths_are_refused(
     run: Run, environment: AppWorldEnvironment, tasks: list[TaskInfo]
 ) -> None:
-    async def twice() -> None:
-        async with environment.episode(tasks[0], "same", False):
-            await play(environment, tasks[0], "same", False)
-
-    with pytest.raises(ValueError, match="is open in experiment 'same' already"):
-        run(twice())
     for name in ("../up", "in-memory", ""):
         with pytest.raises(ValueError, match="bad experiment name"):
             run(play(environment, tasks[0], name, False))

@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 
 import tiny
+from transformers import RecurrentGemmaConfig, RecurrentGemmaForCausalLM
 
 from loop_rl.running.ranks import accelerate_command
 from loop_rl.store.metrics import read_metrics
@@ -23,10 +24,12 @@ SETTINGS = {
 }
 
 
-def make_run(folder: Path, **settings) -> RunDir:
+def make_run(folder: Path, version: int = -1, **settings) -> RunDir:
     """A run that has the rollouts of its first iteration."""
-    tiny.save_model(folder / "model")
-    groups = tiny.make_groups(3)
+    if not (folder / "model").exists():
+        tiny.save_model(folder / "model")
+    # Of no version that trains: what made-up policies say is not compared.
+    groups = tiny.make_groups(3, version=version)
     config = tiny.make_config(folder / "model", **SETTINGS | settings)
     sampler = config.sampler.model_copy(update={"tasks_per_iteration": len(groups)})
     run = RunDir.create(config.model_copy(update={"runs_dir": str(folder / "runs"), "sampler": sampler}))
@@ -59,9 +62,27 @@ def test_two_ranks_that_share_every_rollout_train_after_a_stress_step(tmp_path):
     assert run.latest_version() == 1
 
 
-def test_heads_that_cannot_be_shared_out_end_the_process_in_one_line(tmp_path):
-    run = make_run(tmp_path, num_processes=3, sequence_parallel_size=3)
-    result = train(run, num_ranks=1)
-    assert result.returncode != 0
+def test_a_model_that_does_more_to_its_logits_than_the_trainer_knows_is_refused_with_the_figures(tmp_path):
+    config = RecurrentGemmaConfig(
+        vocab_size=tiny.VOCAB_SIZE,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=3,
+        num_attention_heads=2,
+        lru_width=32,
+        attention_window_size=64,
+        logits_soft_cap=0.5,
+        w_init_variance_scale=1.0,
+    )
+    RecurrentGemmaForCausalLM(config).save_pretrained(tmp_path / "model")
+    result = train(make_run(tmp_path, sequence_parallel_size=1, num_processes=1, zero_stage=2), num_ranks=1)
     errors = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
-    assert len(errors) == 1 and "trainer.sequence_parallel_size=3" in errors[0] and "choose one of [1, 2]" in errors[0]
+    assert result.returncode != 0 and len(errors) == 1, result.stderr[-2000:]
+    assert "differ from the model's own by" in errors[0] and "nats a token" in errors[0]
+
+
+def test_rollouts_of_another_policy_than_they_say_end_the_run_and_nothing_is_published(tmp_path):
+    run = make_run(tmp_path, version=0, sequence_parallel_size=1, num_processes=1)
+    result = train(run, num_ranks=1)
+    assert result.returncode != 0 and "log-probabilities of trainer and vLLM differ by" in result.stderr
+    assert run.latest_version() == 0 and not read_metrics(run)
