@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import math
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -69,57 +70,19 @@ def vllm_url(served_model: Path, tmp_path_factory: pytest.TempPathFactory) -> It
         server.stop()
 
 
-# Files that start real servers or ranks, the longest first, so that several processes end together; everything else
-# comes before them.
-SLOW_FILES = [
-    "several_hosts",
-    "two_inference_hosts",
-    "slurm",
-    "end_to_end",
-    "golden",
-    "escapes",
-    "builtin_pack",
-    "trainer",
-    "checkpoint",
-    "stress",
-    "full_weights",
-    "policy",
-    "endpoint",
-    "sampler",
-    "extending",
-    "replicas",
-    "lost_servers",
-    "nodes",
-    "honest_idioms",
-    "replay_scoring",
-    "evaluate",
-    "isolation",
-    "pool",
-    "scoring",
-    "train_process",
-    "agent",
-    "trainer_memory",
-    "plan_memory",
-    "replay",
-    "play",
-    "plan",
-    "debug_loss",
-    "export",
-    "view_browser",
-    "view",
-    "report_browser",
-    "official",
-    "launch",
-]
-
 # One process tests all of these: they share the server of `vllm_url`.
 SERVED_FILES = ["policy", "endpoint", "sampler", "extending"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Fast tests first: a mistake in a formula shows in seconds."""
-    rank = {f"test_{name}": index + 1 for index, name in enumerate(SLOW_FILES)}
-    items.sort(key=lambda item: rank.get(item.path.stem, 0))
+    """Fast tests first: a mistake in a formula shows in seconds. Then the slow files, the longest first, so that several
+    processes end together."""
+
+    def seconds(item: pytest.Item) -> float:
+        marker = item.get_closest_marker("slow")
+        return marker.args[0] if marker else math.inf
+
+    items.sort(key=lambda item: -seconds(item))
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:

@@ -29,6 +29,8 @@ from loop_rl.store.run_dir import RunDir
 from loop_rl.store.timeline import read_timeline
 from loop_rl.store.updates import read_updates
 
+pytestmark = pytest.mark.slow(400)
+
 REPO = Path(__file__).resolve().parent.parent
 NUM_ITERATIONS = 6
 # Four that the policy solves once in ten attempts at first: few rollouts then show that it learns.

@@ -15,6 +15,8 @@ import sys
 import golden
 import pytest
 
+pytestmark = pytest.mark.slow(220)
+
 VALUES = json.loads(golden.VALUES.read_text())
 SAME_PROCESSOR = VALUES["processor"] == golden.processor()
 

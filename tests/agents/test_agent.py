@@ -22,6 +22,8 @@ from loop_rl.environments.appworld.prompts import build_prompt
 from loop_rl.environments.protocol import EpisodeLost, Score, ScoringError, Step
 from loop_rl.sampling.collect import collect, in_order
 
+pytestmark = pytest.mark.slow(25)
+
 CHAT = Chat(TOKENIZERS["chatml"], max_observation_tokens=160)
 AGENT = AgentConfig(
     max_turns=3, max_new_tokens=500, max_context_tokens=2000, max_observation_tokens=160, time_limit_s=60

@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 from datasets import load_dataset
 
+pytestmark = pytest.mark.slow(330)
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 APPWORLD_BIN = REPOSITORY / ".venv-appworld" / "bin"
 SPLITS = ("train", "dev", "test_normal", "test_challenge")

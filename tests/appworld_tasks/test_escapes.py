@@ -22,6 +22,8 @@ from appworld_tasks.pool import WorkerLost
 from appworld_tasks.scoring import Score
 from appworld_tasks.splits import load_split
 
+pytestmark = pytest.mark.slow(350)
+
 Run = Callable[[Coroutine], object]
 SECURITY = Path(__file__).resolve().parents[2] / "docs" / "security.md"
 LISTENER = "\0escape-listener"

@@ -16,6 +16,8 @@ from solutions import solution_code
 from appworld_tasks.environment import AppWorldEnvironment
 from appworld_tasks.splits import load_split
 
+pytestmark = pytest.mark.slow(110)
+
 # The stock package as its documentation uses it: one process, one world after the other, evaluated at the end.
 PLAIN = """
 import json, os, sys

@@ -19,6 +19,8 @@ from appworld_tasks.environment import AppWorldEnvironment
 from appworld_tasks.pool import WorkerLost, WorkerPool
 from appworld_tasks.splits import load_split
 
+pytestmark = pytest.mark.slow(110)
+
 TASK = "train-001-contact-phone_1"
 REPO = Path(__file__).resolve().parents[2]
 # AppWorld replaces what agent code usually calls by functions that do nothing; these ways it leaves open.

@@ -11,6 +11,8 @@ from appworld_tasks.builtin.scenarios import SPLITS
 from appworld_tasks.official import check_official, download
 from appworld_tasks.roots import RootError
 
+pytestmark = pytest.mark.slow(10)
+
 REPO = Path(__file__).resolve().parents[2]
 
 

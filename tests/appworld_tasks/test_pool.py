@@ -19,6 +19,8 @@ from appworld_tasks.pool import Observation, WorkerLost, WorkerPool
 from appworld_tasks.processes import EngineError
 from appworld_tasks.roots import RootError, prepare_worker_root
 
+pytestmark = pytest.mark.slow(80)
+
 TASK = "train-001-contact-phone_1"
 PRINT_PID = "import os\nprint(os.getpid())"
 FIRST_NAME = 'print(apis.supervisor.show_profile()["first_name"])'

@@ -14,6 +14,8 @@ from appworld_tasks.environment import AppWorldEnvironment
 from appworld_tasks.scoring import Score, Scorer
 from appworld_tasks.splits import TaskInfo, load_split
 
+pytestmark = pytest.mark.slow(110)
+
 Run = Callable[[Awaitable], object]
 DONE = "apis.supervisor.complete_task()"
 

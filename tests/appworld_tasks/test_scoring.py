@@ -17,6 +17,8 @@ from appworld_tasks.pool import WorkerLost
 from appworld_tasks.scoring import Score, ScoringError
 from appworld_tasks.splits import TaskInfo, load_split
 
+pytestmark = pytest.mark.slow(90)
+
 Run = Callable[[Awaitable], object]
 
 

@@ -15,6 +15,8 @@ from loop_rl.config.parts import ENVIRONMENT, make_part
 from loop_rl.store.rollout_files import read_rollouts
 from loop_rl.store.run_dir import RunDir
 
+pytestmark = pytest.mark.slow(160)
+
 REPO = Path(__file__).resolve().parents[2]
 SPLIT = "test_normal"  # `appworld pack` takes test splits only
 NAME = "Evaluate.Test"

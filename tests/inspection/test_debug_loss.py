@@ -25,6 +25,8 @@ from loop_rl.inspection.debug_loss import advantage_of, load_policy, token_losse
 from loop_rl.inspection.find import find_rollout
 from loop_rl.store.rollout_files import read_group, write_rollouts
 
+pytestmark = pytest.mark.slow(20)
+
 
 @pytest.fixture
 def run(tmp_path, served_model, appworld_root):

@@ -25,6 +25,8 @@ from loop_rl.machine.files import write_atomically
 from loop_rl.store.rollout_files import read_group
 from loop_rl.store.run_dir import RunDir
 
+pytestmark = pytest.mark.slow(10)
+
 FIGURES = '{"TGC": {"all": {"value": 0.5, "low": 0.25, "high": 0.75, "num": 6}}, "SGC": {}}'
 
 

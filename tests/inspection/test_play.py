@@ -19,6 +19,8 @@ from loop_rl.config.parts import ENVIRONMENT, make_part
 from loop_rl.environments.appworld.actions import extract_code
 from loop_rl.inspection.play import Person
 
+pytestmark = pytest.mark.slow(80)
+
 REPO = Path(__file__).resolve().parents[2]
 LOOK = """\
 print('\\x1b]0;owned\\x07')

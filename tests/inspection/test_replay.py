@@ -27,6 +27,8 @@ from loop_rl.inspection.replay import replay
 from loop_rl.store.rollout_files import write_rollouts
 from loop_rl.store.run_dir import RunDir
 
+pytestmark = pytest.mark.slow(80)
+
 REPO = Path(__file__).resolve().parents[2]
 ACTIONS = (
     "x = [1, 2]\nprint(apis.supervisor.show_profile()['email'])",

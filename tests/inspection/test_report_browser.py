@@ -10,7 +10,10 @@ from loop_rl.inspection.report.report import write_report
 
 CHROMIUM = shutil.which("chromium")
 playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright: `make setup` installs it")
-pytestmark = pytest.mark.skipif(not CHROMIUM, reason="needs a program named chromium on the PATH")
+pytestmark = [
+    pytest.mark.slow(30),
+    pytest.mark.skipif(not CHROMIUM, reason="needs a program named chromium on the PATH"),
+]
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
 ARGUMENTS += ["--disable-component-update", "--disable-sync"]
 

@@ -33,6 +33,8 @@ from loop_rl.store.rollout_files import write_rollouts
 from loop_rl.store.run_dir import RunDir
 from loop_rl.store.updates import write_updates
 
+pytestmark = pytest.mark.slow(35)
+
 REPO = Path(__file__).resolve().parents[2]
 TINY = str(REPO / "models" / "tiny")
 ACTION = "Look first.\n```python\nprint(1)\n```"

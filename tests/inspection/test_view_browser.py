@@ -29,7 +29,10 @@ ARGUMENTS = [
 LONG = "\n".join(f"line {number}" for number in range(400))
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright: `make setup`")
-pytestmark = pytest.mark.skipif(not CHROMIUM, reason="needs chromium, in the PATH or named by CHROMIUM")
+pytestmark = [
+    pytest.mark.slow(40),
+    pytest.mark.skipif(not CHROMIUM, reason="needs chromium, in the PATH or named by CHROMIUM"),
+]
 
 
 @pytest.fixture(scope="module")

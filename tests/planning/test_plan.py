@@ -17,6 +17,8 @@ from loop_rl.planning.shapes import KNOWN, model_shape
 from loop_rl.planning.timing import Assumptions, rollout_flops, training_time
 from loop_rl.planning.workload import assumed_workload
 
+pytestmark = pytest.mark.slow(75)
+
 REPO = Path(__file__).parents[2]
 NO_HUB = os.environ | {"HF_HUB_CACHE": "/nowhere"}
 

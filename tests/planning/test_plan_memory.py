@@ -17,6 +17,8 @@ from loop_rl.planning.memory import (
 from loop_rl.planning.shapes import KNOWN, ModelShape, model_shape
 from loop_rl.training.model import PolicyModel, trainable
 
+pytestmark = pytest.mark.slow(10)
+
 BILLIONS = {
     "Qwen2.5-1.5B-Instruct": 1.54,
     "Qwen2.5-7B-Instruct": 7.62,

@@ -26,6 +26,8 @@ from loop_rl.store.rollouts import RolloutStore
 from loop_rl.store.run_dir import RunDir
 from loop_rl.training.launcher import refuse_contradictions
 
+pytestmark = pytest.mark.slow(60)
+
 REPO = Path(__file__).resolve().parents[2]
 TINY = REPO / "configs" / "tiny.yaml"
 

@@ -16,6 +16,8 @@ from loop_rl.config.load import load_config
 from loop_rl.evaluation.preflight import check_evaluation_inputs
 from loop_rl.running.preflight import check_inputs
 
+pytestmark = pytest.mark.slow(20)
+
 REPO = Path(__file__).resolve().parents[2]
 
 

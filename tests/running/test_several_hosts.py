@@ -17,7 +17,7 @@ from test_end_to_end import PATIENCE_S
 
 from loop_rl.store.metrics import read_metrics
 
-pytestmark = [pytest.mark.cluster, pytest.mark.skipif(bool(MISSING), reason=MISSING)]
+pytestmark = [pytest.mark.slow(600), pytest.mark.cluster, pytest.mark.skipif(bool(MISSING), reason=MISSING)]
 NUM_ITERATIONS = 8
 STOP_S = 60
 CUT_S = 20

@@ -11,7 +11,11 @@ from slurm_cluster import slurm_cluster, why_not
 
 from loop_rl.store.run_dir import RunDir
 
-pytestmark = [pytest.mark.cluster, pytest.mark.skipif(why_not() is not None, reason=str(why_not()))]
+pytestmark = [
+    pytest.mark.slow(300),
+    pytest.mark.cluster,
+    pytest.mark.skipif(why_not() is not None, reason=str(why_not())),
+]
 REPO = Path(__file__).resolve().parents[2]
 PATIENCE_S = 600
 

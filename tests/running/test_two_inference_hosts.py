@@ -14,7 +14,7 @@ from test_end_to_end import PATIENCE_S
 
 from loop_rl.store.metrics import read_metrics
 
-pytestmark = [pytest.mark.cluster, pytest.mark.skipif(bool(MISSING), reason=MISSING)]
+pytestmark = [pytest.mark.slow(400), pytest.mark.cluster, pytest.mark.skipif(bool(MISSING), reason=MISSING)]
 NUM_ITERATIONS = 5
 NOTICED_S = 60
 

@@ -21,6 +21,8 @@ from loop_rl.store.rollout_files import read_group, read_rollouts
 from loop_rl.store.run_dir import RunDir
 from loop_rl.store.updates import read_updates
 
+pytestmark = pytest.mark.slow(40)
+
 REPO = Path(__file__).resolve().parents[2]
 OURS = REPO / "tests" / "extending"
 ENV = os.environ | {"PYTHONPATH": f"{REPO}:{OURS}", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}

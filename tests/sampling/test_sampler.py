@@ -36,6 +36,8 @@ from loop_rl.store.rollouts import RolloutStore, assigned_groups, read_dropped
 from loop_rl.store.run_dir import RunDir
 from loop_rl.training.figures import describe_groups, describe_left_out
 
+pytestmark = pytest.mark.slow(100)
+
 NUM_GROUPS, GROUP_SIZE = 4, 3  # of the runs below: 2 iterations of 2 groups
 
 PATIENCE_S = 240  # a loaded machine takes its time to start AppWorld

@@ -11,6 +11,8 @@ from loop_rl.config.settings import AgentConfig
 from loop_rl.data.rollout import EndReason, Rollout, Turn, Usage
 from loop_rl.serving.endpoint import Endpoint, MessageChat, Reply, check_endpoint, stored
 
+pytestmark = pytest.mark.slow(20)
+
 
 @pytest.fixture(autouse=True)
 def key(monkeypatch):

@@ -19,6 +19,8 @@ from loop_rl.data.rollout import EndReason, Rollout
 from loop_rl.environments.appworld.ends import COMPLETED
 from loop_rl.environments.appworld.environment import Environment, Task
 
+pytestmark = pytest.mark.slow(90)
+
 # A killed fork server takes its workers with it, but not at once: what it interrupts has to last.
 LONG = "for _ in range(200):\n    apis.supervisor.show_profile()\n"
 COMPLETE = block(f"{LONG}apis.supervisor.complete_task()")

@@ -29,6 +29,8 @@ from loop_rl.serving.server import ServerFailed, VllmServer
 from loop_rl.store.run_dir import RunDir
 from loop_rl.store.secret import secret
 
+pytestmark = pytest.mark.slow(60)
+
 STOP_ID = 2  # <|im_end|>
 PROMPT = list(range(40, 80))
 

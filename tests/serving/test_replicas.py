@@ -18,6 +18,8 @@ from loop_rl.serving.client import PolicyClient
 from loop_rl.serving.replicas import Replicas
 from loop_rl.serving.server import ServerFailed, VllmServer
 
+pytestmark = pytest.mark.slow(130)
+
 STOP_ID = 2  # <|im_end|>
 PROMPT = list(range(40, 80))
 

@@ -14,6 +14,8 @@ import trainer_ranks
 from loop_rl.store.run_dir import RunDir
 from loop_rl.training.checkpoint import latest_checkpoint
 
+pytestmark = pytest.mark.slow(100)
+
 NUM_RANKS = 2
 
 

@@ -17,6 +17,8 @@ from loop_rl.agents.policy import Generation, PolicyError
 from loop_rl.serving.client import PolicyClient
 from loop_rl.serving.server import VllmServer
 
+pytestmark = pytest.mark.slow(100)
+
 STOP_ID = 2  # <|im_end|>
 PROMPT = list(range(40, 140))  # three whole blocks of the prefix cache
 

@@ -7,6 +7,8 @@ import trainer_ranks
 from loop_rl.training.batching import plan_microbatches
 from loop_rl.training.stress import longest_sample, microbatch_rollouts
 
+pytestmark = pytest.mark.slow(100)
+
 
 @pytest.fixture(scope="module")
 def stressed(tmp_path_factory):

@@ -5,6 +5,7 @@ import re
 import subprocess
 from pathlib import Path
 
+import pytest
 import tiny
 from transformers import RecurrentGemmaConfig, RecurrentGemmaForCausalLM
 
@@ -13,6 +14,8 @@ from loop_rl.store.metrics import read_metrics
 from loop_rl.store.rollouts import RolloutStore
 from loop_rl.store.run_dir import RunDir
 from loop_rl.store.updates import read_updates
+
+pytestmark = pytest.mark.slow(60)
 
 REPO = Path(__file__).parents[2]
 SETTINGS = {

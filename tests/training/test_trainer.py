@@ -13,6 +13,8 @@ from transformers import AutoModelForCausalLM
 
 from loop_rl.store.rollout_files import write_rollouts
 
+pytestmark = pytest.mark.slow(110)
+
 CASES = [(case, 2) for case in trainer_ranks.UPDATE_CASES] + [(case, 1) for case in trainer_ranks.ONE_RANK_CASES]
 EXACT = [case for case in CASES if "bfloat16" not in case[0]]
 ADAPTERS = [case for case in EXACT if "lora" not in trainer_ranks.UPDATE_CASES[case[0]]]
