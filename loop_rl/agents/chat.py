@@ -8,8 +8,8 @@ What the policy sampled is never tokenised again. A multi-turn conversation is t
     action   ...
 
 The text around the contents is found by rendering the model's own chat template with markers in place of the contents,
-so any template that closes a turn with a special token works. Contents are encoded with special tokens split into
-ordinary ones: a REPL that prints `<|im_end|>` cannot end its own turn.
+so any template that closes a turn with a special token works. Contents are encoded with special tokens, and with all others
+that the template writes its turns with, split into ordinary ones: a REPL that prints `<|im_end|>` cannot end its own turn.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from tokenizers import AddedToken
 
 from loop_rl.config.settings import AgentConfig
 from loop_rl.data.messages import Message, message
@@ -85,6 +87,7 @@ class Chat:
         self._name = getattr(tokenizer, "name_or_path", "") or "tokenizer"
         user, action, observation = "FIRSTUSER", "ANACTION", "ANOBSERVATION"
         rendered = self._render([message("user", user), message("assistant", action), message("user", observation)])
+        self._split_in_contents(rendered + str(tokenizer.chat_template))
         try:
             _, rest = rendered.split(action)
             between, generation = rest.split(observation)
@@ -171,6 +174,26 @@ class Chat:
         """Text of an action without its end-of-turn token."""
         ended = bool(action_ids) and action_ids[-1] == self.end_of_turn_id
         return self.decode(action_ids[:-1] if ended else action_ids)
+
+    def _split_in_contents(self, template: str) -> None:
+        """Let contents never become one of the template's own tokens, also where they are not declared special."""
+        added = self.tokenizer.added_tokens_decoder.values()
+        # Gemma's runs of newlines are added tokens as well; those begin no turn.
+        markers = [token for token in added if token.content.strip() and token.content in template]
+        undeclared = [token for token in markers if not token.special]
+        if undeclared:
+            flags = ("single_word", "lstrip", "rstrip", "normalized")
+            declared = [
+                AddedToken(token.content, special=True, **{flag: getattr(token, flag) for flag in flags})
+                for token in undeclared
+            ]
+            self.tokenizer.add_tokens(declared, special_tokens=True)
+        for token in markers:
+            if self.tokenizer.convert_tokens_to_ids(token.content) in self.encode(token.content):
+                raise ChatError(
+                    f"{self._name}: the tokenizer cannot write {token.content!r} as ordinary text, so what an environment says "
+                    "could begin or end a turn"
+                )
 
     def _encode_template(self, text: str) -> list[int]:
         return self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=False) if text else []
