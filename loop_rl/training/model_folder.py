@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from itertools import chain
 from pathlib import Path
 
@@ -19,19 +21,23 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from loop_rl.training.engine import gathered
-
 SHARD_BYTES = 2 * 2**30
 """Of a file, and so of rank 0's memory while it writes; a larger single tensor has a file of its own."""
 
 
-def save_model(model: PreTrainedModel, folder: Path, is_main: bool, is_split: bool) -> None:
+def save_model(
+    model: PreTrainedModel,
+    folder: Path,
+    is_main: bool = True,
+    gathered: Callable[[list[Tensor]], AbstractContextManager] = nullcontext,
+) -> None:
     """Write the model in the dtype it has. Every rank must call it; the main one writes.
 
-    The same weights give the same bytes.
+    The same weights give the same bytes. What configs the base model came with is not judged: many published ones contradict
+    themselves, and transformers' own save_pretrained refuses to write those.
 
     Args:
-        is_split: ZeRO-3 holds the weights in pieces; each is gathered, copied and let go, one at a time.
+        gathered: makes weights whole while it is entered, where ZeRO-3 holds them in pieces; one at a time.
     """
     stored = model.state_dict().keys()
     # Under its first name only, where a tensor has two: tied embeddings are stored once.
@@ -48,7 +54,7 @@ def save_model(model: PreTrainedModel, folder: Path, is_main: bool, is_split: bo
     for file, names in shards.filename_to_tensors.items():
         weights = {}
         for name in names:
-            with gathered([tensors[name]], is_split):
+            with gathered([tensors[name]]):
                 if is_main:
                     weights[name] = tensors[name].detach().to("cpu", copy=True)
         if is_main:
@@ -61,8 +67,9 @@ def save_model(model: PreTrainedModel, folder: Path, is_main: bool, is_split: bo
     config = copy.deepcopy(model.config)
     config.architectures = [type(model).__name__]
     config.dtype = str(model.dtype).removeprefix("torch.")
-    config.save_pretrained(folder)
-    model.generation_config.save_pretrained(folder)
+    config.to_json_file(folder / "config.json")
+    if model.generation_config is not None:
+        model.generation_config.to_json_file(folder / "generation_config.json")
 
 
 def _num_bytes(tensor: Tensor) -> int:

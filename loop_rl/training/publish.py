@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import shutil
+from functools import partial
 from pathlib import Path
 
 import torch.distributed as dist
@@ -53,7 +54,7 @@ def save_policy(trainer: Trainer, folder: Path) -> None:
     """
     is_split = trainer.config.trainer.zero_stage == 3  # each rank holds a piece of every parameter
     if not isinstance(trainer.llm, PeftModel):
-        save_model(trainer.llm, folder, trainer.is_main, is_split)
+        save_model(trainer.llm, folder, trainer.is_main, partial(gathered, is_split=is_split))
         return
     # By its name: whatever else is trained, such as a critic, is none of the sampler's business.
     adapter = {name: p for name, p in trainer.llm.named_parameters() if f".{POLICY_ADAPTER}." in name}

@@ -19,6 +19,7 @@ from loop_rl.config.base import ConfigError
 from loop_rl.inspection.export.model_card import model_card
 from loop_rl.store.run_dir import RunDir
 from loop_rl.training.model import load_llm
+from loop_rl.training.model_folder import save_model
 
 # Copied as they are: transformers, loading and saving a Qwen2 tokenizer, may replace it by one of another class.
 TOKENIZER_FILES = [
@@ -63,7 +64,7 @@ def export_merged(run: RunDir, folder: Path, version: int) -> None:
         disable_progress_bar()
         llm = load_llm(config, run.policy_folder(version) if version else None, torch.device("cpu"))
         model = llm.merge_and_unload(safe_merge=True) if isinstance(llm, PeftModel) else llm
-        model.save_pretrained(folder)
+        save_model(model, folder)
     _copy_tokenizer(config.model.path, folder)
     model_card(run, version, "merged").save(folder / "README.md")
 
