@@ -120,7 +120,8 @@ def wait_for_groups(run: RunDir, config: Config, iteration: int, report: bool) -
         RuntimeError: the sampler gave no sign of life for SAMPLER_SILENCE_S seconds.
         ValueError: a token is older than `sampler.max_staleness` allows.
     """
-    started = time.time()
+    # By change and this machine's own clock: the sampler's may be another machine's, and a laptop sleeps.
+    last_sign, heard = None, time.monotonic()
     while not run.iteration_file(iteration).exists():
         sampler = run.read_status("sampler")
         if report:
@@ -131,8 +132,9 @@ def wait_for_groups(run: RunDir, config: Config, iteration: int, report: bool) -
                 done=sampler.get("done", 0),
                 total=sampler.get("total", 1),
             )
-        last_sign = max(started, sampler.get("updated_at", 0.0))
-        if time.time() - last_sign > SAMPLER_SILENCE_S:
+        if (sign := sampler.get("updated_at")) != last_sign:
+            last_sign, heard = sign, time.monotonic()
+        if time.monotonic() - heard > SAMPLER_SILENCE_S:
             raise RuntimeError(
                 f"no sign of the sampler for {SAMPLER_SILENCE_S:.0f} s while waiting for {run.iteration_file(iteration)}; "
                 f"see {run.logs}/sampler.log"
