@@ -21,8 +21,11 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 import re
+import socket
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -179,21 +182,31 @@ class RunDir:
         except FileNotFoundError:
             return {}
 
-    def lock(self, process: str) -> IO:
+    def lock(self, process: str, wait: Callable[[str], None] | None = None) -> IO:
         """Hold the run for one process of this kind, until the returned file is closed or the process ends.
 
+        wait: told who holds it, before we wait for that process to end.
+
         Raises:
-            ConfigError: another process holds it.
+            ConfigError: another process holds it, and we do not wait.
         """
         self.status.mkdir(parents=True, exist_ok=True)
-        file = (self.status / f"{process}.lock").open("w")
+        file = (self.status / f"{process}.lock").open("a+")
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            file.close()
-            raise ConfigError(
-                f"{self.path}: another {process} works on this run; stop it or choose another name="
-            ) from error
+            file.seek(0)
+            holder = file.read().strip() or "another process"
+            if wait is None:
+                file.close()
+                raise ConfigError(
+                    f"{self.path}: another {process} works on this run ({holder}); stop it or choose another name="
+                ) from error
+            wait(holder)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        file.flush()
         return file
 
     def _refuse_another(self, config: Config) -> None:

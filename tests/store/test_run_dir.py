@@ -2,6 +2,9 @@
 
 import json
 import multiprocessing
+import os
+import socket
+import threading
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -55,11 +58,27 @@ def test_two_supervisors_cannot_work_on_one_run(tmp_path):
     context = multiprocessing.get_context("spawn")
     queue = context.Queue()
     with run.lock("supervisor"):
+        holder = f"process {os.getpid()} on {socket.gethostname()}"
         process = context.Process(target=_try_lock, args=(run, queue))
         process.start()
-        assert "another supervisor works on this run" in queue.get(timeout=60)
+        assert f"another supervisor works on this run ({holder})" in queue.get(timeout=60)
         process.join()
     run.lock("supervisor").close()
+
+
+def test_who_may_wait_is_told_for_whom_and_gets_the_run_afterwards(tmp_path):
+    run = RunDir.create(config(tmp_path))
+    first, order = run.lock("evaluation-v000001-dev"), []
+
+    def wait(holder):
+        order.append(holder)
+        threading.Timer(0.1, lambda: (order.append("released"), first.close())).start()
+
+    with run.lock("evaluation-v000001-dev", wait):
+        order.append("mine")
+    with run.lock("evaluation-v000002-dev", wait):  # another version is nobody's business
+        pass
+    assert order == [f"process {os.getpid()} on {socket.gethostname()}", "released", "mine"]
 
 
 def test_versions_and_heartbeats(tmp_path):
