@@ -1,12 +1,17 @@
-"""Files and folders that appear whole or not at all."""
+"""Files and folders that appear whole or not at all, and files of lines of which some may be damaged."""
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 
 def unfinished_twin(final: Path) -> Path:
@@ -39,3 +44,31 @@ def write_atomically(path: Path, text: str) -> None:
     """Write a small file, see `replacing`."""
     with replacing(path) as unfinished:
         unfinished.write_text(text)
+
+
+def warn_of_damage(path: Path, reason: str) -> None:
+    print(f"warning: {path}: {reason}", file=sys.stderr, flush=True)
+
+
+def parse_lines(
+    data: bytes,
+    make: Callable[[dict[str, Any]], T],
+    path: Path,
+    first_line: int = 1,
+    on_damage: Callable[[Path, str], None] = warn_of_damage,
+) -> list[T]:
+    """What `make` gives of each line of JSON.
+
+    A line that is none is named and left out: a full disk tears lines, and what is written later stands behind the torn one.
+
+    Args:
+        make: raises ValueError, KeyError or TypeError for what cannot be a line of this file.
+        first_line: number of the first one in the file at `path`.
+    """
+    made = []
+    for number, line in enumerate(data.splitlines(), first_line):
+        try:
+            made.append(make(json.loads(line)))
+        except (ValueError, KeyError, TypeError):
+            on_damage(path, f"line {number} is damaged (was the disk full?) and left out")
+    return made

@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 from loop_rl.config.settings import TrackingConfig
-from loop_rl.machine.files import write_atomically
+from loop_rl.machine.files import parse_lines, warn_of_damage, write_atomically
 from loop_rl.store.run_dir import RunDir
 
 
@@ -55,28 +58,39 @@ class MetricsWriter:
 class MetricsReader:
     """Reads metrics.jsonl as it grows."""
 
-    def __init__(self, run: RunDir) -> None:
+    def __init__(self, run: RunDir, on_damage: Callable[[Path, str], None] = warn_of_damage) -> None:
         self._path = run.metrics_file
+        self._on_damage = on_damage
         self._inode = 0
         self._position = 0
+        self._num_lines = 0
         self._last_iteration = -1
 
     def new_lines(self) -> list[dict[str, float]]:
-        """Complete lines of iterations not returned yet; a last one may be half-written by a process that was killed."""
+        """Complete lines of iterations not returned yet; a last one may be half-written by a process that was killed, see
+        also `parse_lines`."""
         if not self._path.exists():
             return []
         with self._path.open("rb") as file:
             if (inode := os.fstat(file.fileno()).st_ino) != self._inode:  # a resumed trainer has replaced the file
-                self._inode, self._position = inode, 0
+                self._inode, self._position, self._num_lines = inode, 0, 0
             file.seek(self._position)
             whole, newline, _ = file.read().rpartition(b"\n")
         self._position += len(whole + newline)
-        lines = [line for line in map(json.loads, whole.splitlines()) if line["iteration"] > self._last_iteration]
+        found = parse_lines(whole, _figures, self._path, self._num_lines + 1, self._on_damage)
+        self._num_lines += len(whole.splitlines())
+        lines = [line for line in found if line["iteration"] > self._last_iteration]
         if lines:
             self._last_iteration = lines[-1]["iteration"]
         return lines
 
 
-def read_metrics(run: RunDir) -> list[dict[str, float]]:
+def read_metrics(run: RunDir, on_damage: Callable[[Path, str], None] = warn_of_damage) -> list[dict[str, float]]:
     """All complete lines of metrics.jsonl."""
-    return MetricsReader(run).new_lines()
+    return MetricsReader(run, on_damage).new_lines()
+
+
+def _figures(line: dict[str, Any]) -> dict[str, float]:
+    if not all(isinstance(value, (int, float)) for value in line.values()):
+        raise ValueError(line)
+    return line | {"iteration": int(line["iteration"])}

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
 
+from loop_rl.machine.files import parse_lines, warn_of_damage
 from loop_rl.store.run_dir import RunDir
 
 
@@ -55,10 +59,17 @@ class Timeline:
             file.write(json.dumps(line) + "\n")
 
 
-def read_timeline(run: RunDir) -> list[Span]:
-    """All spans of a run by their start; a line half-written by a killed process is left out."""
+def read_timeline(run: RunDir, on_damage: Callable[[Path, str], None] = warn_of_damage) -> list[Span]:
+    """All spans of a run by their start; a last line half-written by a killed process is left out, see also `parse_lines`."""
     spans = []
     for file in run.timeline.glob("*.jsonl"):
-        lines = file.read_text().split("\n")[:-1]
-        spans += [Span(process=file.stem, **json.loads(line)) for line in lines]
+        whole, _, _ = file.read_bytes().rpartition(b"\n")
+        spans += parse_lines(whole, partial(_span, file.stem), file, on_damage=on_damage)
     return sorted(spans, key=lambda span: span.start)
+
+
+def _span(process: str, line: dict[str, Any]) -> Span:
+    span = Span(process, **line)
+    if not (isinstance(span.start, (int, float)) and isinstance(span.end, (int, float))):
+        raise ValueError(line)
+    return span

@@ -14,6 +14,7 @@ from loop_rl.config.load import load_config
 from loop_rl.config.settings import TrackingConfig
 from loop_rl.store.metrics import MetricsReader, MetricsWriter, read_metrics
 from loop_rl.store.run_dir import RunDir
+from loop_rl.store.timeline import read_timeline
 
 TINY = "configs/tiny.yaml"
 
@@ -90,6 +91,22 @@ def test_versions_and_heartbeats(tmp_path):
     assert run.read_status("sampler") == {}
     run.write_status("sampler", iteration=2)
     assert run.read_status("sampler")["iteration"] == 2
+
+
+def test_a_line_that_a_full_disk_has_torn_is_named_and_left_out(tmp_path, capsys):
+    run = RunDir.create(config(tmp_path))
+    whole = [json.dumps({"iteration": i, "rollout/return": 0.5}) for i in range(3)]
+    run.metrics_file.write_text("\n".join([whole[0], whole[1][:9] + whole[1], whole[2], '{"iteration": 3']))
+    assert [line["iteration"] for line in read_metrics(run)] == [0, 2]
+    error = f"warning: {run.metrics_file}: line 2 is damaged (was the disk full?) and left out\n"
+    assert capsys.readouterr().err == error
+    run.timeline.mkdir(exist_ok=True)
+    spans = [{"phase": "a", "start": 1.0, "end": 2.0, "iteration": 0}, {"phase": "a", "start": "?", "end": 2.0}]
+    (run.timeline / "trainer.jsonl").write_bytes(b"\xff\n" + b"\n".join(json.dumps(s).encode() for s in spans) + b"\n")
+    assert [span.start for span in read_timeline(run)] == [1.0]
+    assert capsys.readouterr().err.count("is damaged") == 2
+    MetricsWriter(run, 2, TrackingConfig(trackers=[])).close()
+    assert [json.loads(line)["iteration"] for line in run.metrics_file.read_text().splitlines()] == [0]
 
 
 def test_a_resumed_run_takes_back_metrics_of_iterations_done_again(tmp_path):

@@ -149,8 +149,12 @@ def read_run(run: RunDir, on_file: Callable[[], None]) -> RunData:
     if not rollout_files(run):
         raise ConfigError(f"{run.path}: no rollouts yet (rollouts/ has no parquet file); let the run go on first")
     data = RunData(run, run.config)
-    _guarded(data, run.metrics_file, lambda: data.metrics.extend(read_metrics(run)))
-    _guarded(data, run.timeline, lambda: data.spans.extend(read_timeline(run)))
+
+    def on_damage(path: Path, reason: str) -> None:
+        data.problems.append((path, reason))
+
+    _guarded(data, run.metrics_file, lambda: data.metrics.extend(read_metrics(run, on_damage)))
+    _guarded(data, run.timeline, lambda: data.spans.extend(read_timeline(run, on_damage)))
     updates = _Updates(data)
     for path in _train_files(run):
         _guarded(data, path, lambda path=path: _add_training(data, path, updates))
