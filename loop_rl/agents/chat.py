@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from jinja2 import TemplateError
 from tokenizers import AddedToken
 
 from loop_rl.config.settings import AgentConfig
@@ -199,6 +200,13 @@ class Chat:
         return self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=False) if text else []
 
     def _render(self, messages: Sequence[Message]) -> str:
+        try:
+            return self._rendered(messages)
+        except TemplateError as error:
+            roles = ", ".join(dict.fromkeys(m["role"] for m in messages))
+            raise ChatError(f"{self._name}: the chat template refuses a conversation of {roles}: {error}") from error
+
+    def _rendered(self, messages: Sequence[Message]) -> str:
         # Hybrid reasoning models (Qwen3) are asked not to think in a hidden block: the thoughts of a ReAct agent stand
         # in its turn, and templates delete hidden ones from the history. Other templates ignore the setting.
         return self.tokenizer.apply_chat_template(

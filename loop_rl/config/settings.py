@@ -20,8 +20,8 @@ PART_NAME = r"^(\w+|[\w.]+:\w+)$"
 class LoraConfig(Section):
     """LoRA adapter (peft) on all linear layers."""
 
-    rank: int = Field(16, ge=1)
-    """Released: 16. vLLM serves ranks 1, 8, 16, 32, 64, 128, 256, 320, 512."""
+    rank: int = Field(16, ge=1, le=512)
+    """Released: 16."""
     alpha: int = Field(32, ge=1)
     """Released: 32."""
 
@@ -63,8 +63,9 @@ class AgentConfig(Section):
     """Tokens of the whole episode, prompt included; also vLLM's --max-model-len. Released: 32k."""
     max_observation_tokens: int = Field(3_000, ge=16)
     """REPL output shown to the agent is cut to this many tokens. Released: 3,000."""
-    temperature: float = Field(1.0, gt=0)
-    """Sampling temperature in training; behaviour log-probabilities are of this distribution. Released: 1.0."""
+    temperature: float = Field(1.0, ge=0.01, le=2)
+    """Sampling temperature in training; behaviour log-probabilities are of this distribution. Below 0.01 vLLM takes 0.01 without
+    a word, above 2 it refuses. Released: 1.0."""
     time_limit_s: float = Field(1_800.0, gt=0)
     """Wall time of one episode."""
 
@@ -177,8 +178,8 @@ class EvaluationConfig(Section):
 
     split: str = "test_normal"
     """Held-out split evaluated before the first and after the last iteration; one of the environment's."""
-    temperature: float = Field(1.0, ge=0)
-    """Sampling temperature of evaluation episodes; 0 is greedy."""
+    temperature: float = Field(1.0, ge=0, le=2)
+    """Sampling temperature of evaluation episodes; 0 is greedy, else from 0.01 on, as in training."""
     endpoint: str = Field("", pattern=r"^(https?://.+)?$")
     """Base URL, with `/v1`, of an OpenAI-compatible endpoint to evaluate instead of a model of ours; `model.path` is then
     the name that it knows. Refused in training: an endpoint gives no token ids."""
@@ -200,7 +201,7 @@ class Config(Section):
     """Name of the run directory under `runs_dir`."""
     runs_dir: str = "runs"
     """Folder of all run directories."""
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**32)
     """Seeds task order, sampling, initialisation of the adapter and minibatch shuffling."""
     model: ModelConfig
     tasks: TasksConfig = TasksConfig()
@@ -224,6 +225,11 @@ class Config(Section):
             raise ValueError(
                 f"agent.max_new_tokens ({agent.max_new_tokens}) + agent.max_observation_tokens "
                 f"({agent.max_observation_tokens}) leave no room in agent.max_context_tokens ({agent.max_context_tokens})"
+            )
+        if 0 < self.evaluation.temperature < 0.01:
+            raise ValueError(
+                f"evaluation.temperature ({self.evaluation.temperature}): below 0.01 vLLM samples at 0.01 without a word; set 0 for "
+                "greedy decoding, or at least 0.01"
             )
         if self.trainer.logprob_chunk_tokens > self.trainer.max_tokens_per_microbatch:
             raise ValueError(

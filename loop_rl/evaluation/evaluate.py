@@ -36,7 +36,7 @@ from loop_rl.config.parts import ENVIRONMENT, make_part
 from loop_rl.config.settings import Config
 from loop_rl.data.rollout import Rollout, Usage, version_name
 from loop_rl.environments.protocol import Environment, EnvironmentFailed, ScoringError, Task
-from loop_rl.evaluation.preflight import check_evaluation_inputs, check_server_gpus
+from loop_rl.evaluation.preflight import check_evaluation_inputs, check_servers
 from loop_rl.evaluation.tables import details, evaluation_table, summary
 from loop_rl.machine.command import run_async, run_command
 from loop_rl.machine.files import write_atomically
@@ -140,7 +140,7 @@ def _evaluate_with_servers(run: RunDir, config: Config, version: int, split: str
     """With the given servers or the endpoint, or else with servers of our own for the time it takes."""
     if urls or config.evaluation.endpoint:
         return run_async(evaluate(run, config, version, split, urls))
-    check_server_gpus(config)
+    check_servers(config)
     replicas = Replicas(config, run.logs / f"evaluation-{version_name(version)}-{split}", secret(run))
     try:
         with console.status("starting vLLM"):

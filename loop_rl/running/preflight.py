@@ -9,7 +9,7 @@ from loop_rl.config.base import ConfigError
 from loop_rl.config.parts import ENVIRONMENT, make_part
 from loop_rl.config.settings import Config
 from loop_rl.environments.protocol import TaskError
-from loop_rl.evaluation.preflight import check_evaluation_inputs
+from loop_rl.evaluation.preflight import check_evaluation_inputs, check_ports
 
 
 def check_inputs(config: Config) -> None:
@@ -23,6 +23,7 @@ def check_inputs(config: Config) -> None:
             f"evaluation.endpoint={config.evaluation.endpoint}: an endpoint can be evaluated, not trained; leave it out"
         )
     check_evaluation_inputs(config, config.evaluation.split)
+    check_ports(config)
     try:
         make_part(ENVIRONMENT, config).training_tasks()
     except TaskError as error:

@@ -24,6 +24,7 @@ MAX_LORAS = 2
 """Adapters that a server holds for requests at the same time: an episode may cross from one version to the next."""
 STOP_TIMEOUT_S = 4.0
 _CPU_BATCHED_TOKENS = 2048
+_LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # vLLM's
 
 
 class ServerFailed(RuntimeError):
@@ -99,7 +100,8 @@ class VllmServer:
         flags = ["--disable-uvicorn-access-log"]
         if config.model.lora:
             flags.append("--enable-lora")
-            arguments["--max-lora-rank"] = config.model.lora.rank
+            # An upper bound, and only these are taken.
+            arguments["--max-lora-rank"] = min(rank for rank in _LORA_RANKS if rank >= config.model.lora.rank)
             # Requests in flight are answered by the newest version and, around a change, by the one before.
             arguments["--max-loras"] = MAX_LORAS
         else:

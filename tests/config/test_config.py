@@ -55,6 +55,13 @@ def test_the_32b_config_has_the_papers_values():
             "algorithm.max_importance_weight=2",
             "algorithm.max_importance_weight (2.0) has no effect with algorithm.ratio_to: behaviour; set algorithm.ratio_to",
         ),
+        ("agent.temperature=0.005", "agent.temperature: Input should be greater than or equal to 0.01 (got 0.005)"),
+        ("agent.temperature=2.5", "agent.temperature: Input should be less than or equal to 2 (got 2.5)"),
+        (
+            "evaluation.temperature=0.001",
+            "evaluation.temperature (0.001): below 0.01 vLLM samples at 0.01 without a word",
+        ),
+        ("seed=4294967296", "seed: Input should be less than 4294967296"),
         ("trainer.zero_stage=7", "trainer.zero_stage: Input should be 1, 2 or 3 (got 7)"),
         (
             "tasks.train_split=test_normal",

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -95,6 +96,45 @@ def test_a_tokenizer_without_chat_template(appworld_root, tmp_path):
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
     message = refusal(config(appworld_root, f"model.path={tmp_path}"))
     assert str(tmp_path) in message and "no chat template" in message
+
+
+def with_template(folder: Path, template: str) -> str:
+    shutil.copytree(REPO / "models" / "tiny", folder)
+    (folder / "chat_template.jinja").unlink(missing_ok=True)
+    file = folder / "tokenizer_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"chat_template": template}))
+    return f"model.path={folder}"
+
+
+def test_a_template_that_refuses_a_role_or_moves_one(appworld_root, tmp_path):
+    turns = "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+    generation = "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    refuses = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+    message = refusal(config(appworld_root, with_template(tmp_path / "refuses", refuses + turns + generation)))
+    assert "the chat template refuses a conversation of system, user" in message and "not supported" in message
+    after = "{{ m['content'] }}{{ messages[0]['content'] if loop.last and messages[0]['role'] == 'system' else '' }}"
+    moves = turns.replace("{% for m in messages %}", "{% for m in messages if m['role'] != 'system' %}")
+    moves = moves.replace("{{ m['content'] }}", after) + generation
+    message = refusal(config(appworld_root, with_template(tmp_path / "moves", moves)))
+    assert "the chat template drops or reorders" in message
+
+
+def test_a_prompt_that_fills_the_context(appworld_root):
+    message = refusal(config(appworld_root, "agent.prompt=full"))
+    assert message.startswith("agent.max_context_tokens=1024: the prompt of task") and "tokens; raise it" in message
+
+
+def test_more_context_than_the_model_has_positions(appworld_root):
+    message = refusal(config(appworld_root, "agent.max_context_tokens=100000"))
+    assert "agent.max_context_tokens=100000" in message and "max_position_embeddings" in message
+
+
+def test_a_port_in_use(appworld_root):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert f"server.port={port}: port {port} cannot be used" in refusal(
+            config(appworld_root, f"server.port={port}")
+        )
 
 
 def test_the_command_says_it_in_one_line_and_makes_no_run(tmp_path):
