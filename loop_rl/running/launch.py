@@ -118,7 +118,7 @@ def _submit(args: argparse.Namespace, config: Config, num_nodes: int) -> None:
         print(describe_commands(config, None, own_trainer=not args.no_trainer, to_head=command))
         return
     check_inputs(config)
-    if config.run_dir.exists():
+    if config.run_dir.exists() and not RunDir(config.run_dir).is_extended_by(config):
         RunDir.create(config)  # refuses another config
     log.parent.mkdir(parents=True, exist_ok=True)
     job = slurm.submit(command)

@@ -65,6 +65,12 @@ def launch(config: Config, hosts: Hosts | None = None, restarts: int = 0, own_tr
     if not is_cpu_build():
         role = role_of(config, 0) if own_trainer else Role.INFERENCE
         check_gpus(config, role, len(visible_gpus()), f"this machine ({socket.gethostname()})")
+    run = RunDir(config.run_dir)
+    if run.is_extended_by(config):
+        with run.lock("supervisor"):
+            before, after = run.config.trainer.num_iterations, config.trainer.num_iterations
+            run.extend(config)
+            console.print(f"Run {run.path}: {before} iterations become {after}; it goes on from its newest checkpoint.")
     run = RunDir.create(config)
     with run.lock("supervisor"):
         total = config.trainer.num_iterations

@@ -1,6 +1,6 @@
 """The run directory: where everything of a run lies, and the only thing its processes share.
 
-config.yaml               resolved; written once, a different one for the same name is refused
+config.yaml               resolved; written once, a different one for the same name is refused, but for more iterations
 policy/v000012/           PEFT adapter of policy version 12, or the whole model where all weights are trained; version 0 is
                           the untouched base and has no folder
 iterations/               one small file an iteration: the groups that it trains on
@@ -209,14 +209,30 @@ class RunDir:
         file.flush()
         return file
 
+    def is_extended_by(self, config: Config) -> bool:
+        """Whether there is a run, and `config` asks for more iterations of it and for nothing else."""
+        if not self.config_file.exists():
+            return False
+        differing = self._differing(config)
+        before, after = differing.get("trainer.num_iterations", (0, 0))
+        return len(differing) == 1 and before < after
+
+    def extend(self, config: Config) -> None:
+        """Take over more iterations; whoever calls it holds the run."""
+        assert self.is_extended_by(config)
+        write_atomically(self.config_file, dump_config(config))
+
     def _refuse_another(self, config: Config) -> None:
-        theirs, ours = (flat_settings(c.model_dump()) for c in (self.config, config))
         differing = [
-            f"{key}={theirs.get(key)} there, {ours.get(key)} asked for"
-            for key in theirs | ours
-            if theirs.get(key) != ours.get(key)
+            f"{key}={theirs} there, {ours} asked for" for key, (theirs, ours) in self._differing(config).items()
         ]
         if differing:
             raise ConfigError(
                 f"{self.path}: this run has another config ({'; '.join(differing)}); choose another name="
             )
+
+    def _differing(self, config: Config) -> dict[str, tuple[Any, Any]]:
+        """Of the settings that differ, this run's value and the other one."""
+        theirs, ours = (flat_settings(c.model_dump()) for c in (self.config, config))
+        pairs = {key: (theirs.get(key), ours.get(key)) for key in theirs | ours}
+        return {key: (there, here) for key, (there, here) in pairs.items() if there != here}

@@ -54,6 +54,23 @@ def _try_lock(run, queue):
         queue.put(str(error))
 
 
+def test_more_iterations_are_no_other_run_and_fewer_are(tmp_path):
+    run = RunDir.create(config(tmp_path, "trainer.num_iterations=4"))
+    assert not RunDir(tmp_path / "nothing").is_extended_by(config(tmp_path))
+    for overrides in (
+        ["trainer.num_iterations=3"],
+        ["trainer.num_iterations=8", "seed=5"],
+        ["trainer.num_iterations=4"],
+    ):
+        assert not run.is_extended_by(config(tmp_path, *overrides))
+    longer = config(tmp_path, "trainer.num_iterations=8")
+    with pytest.raises(ConfigError, match="trainer.num_iterations=4 there, 8 asked for"):
+        RunDir.create(longer)  # by whoever does not say so
+    assert run.is_extended_by(longer)
+    run.extend(longer)
+    assert RunDir.create(longer).config == longer
+
+
 def test_two_supervisors_cannot_work_on_one_run(tmp_path):
     run = RunDir.create(config(tmp_path))
     context = multiprocessing.get_context("spawn")
