@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import os.path
 from collections.abc import Mapping
-from typing import Any, get_args
+from pathlib import Path
+from typing import Annotated, Any, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationInfo, field_validator
 from pydantic.fields import FieldInfo
+
+_IS_PATH = AfterValidator(os.path.expanduser)
+LocalPath = Annotated[str, _IS_PATH]
+"""A setting that is, or can be, a place in the file system; `~` is a home folder. A relative one is meant from where the run was
+started, see `located`."""
 
 
 class ConfigError(ValueError):
@@ -27,6 +34,24 @@ class Section(BaseModel):
         if isinstance(value, bool) and cls.model_fields[info.field_name].annotation in (int, float):
             raise ValueError(f"{info.field_name}: expected a number, got {str(value).lower()}")
         return value
+
+
+AnySection = TypeVar("AnySection", bound=Section)
+
+
+def located(section: AnySection, folder: Path) -> AnySection:
+    """The same settings with absolute paths, for use from any folder.
+
+    folder: what relative ones are relative to. One that leads nowhere stays as it is: it can be a model's name on the hub.
+    """
+    changed: dict[str, Any] = {}
+    for name, field in type(section).model_fields.items():
+        value = getattr(section, name)
+        if isinstance(value, Section):
+            changed[name] = located(value, folder)
+        elif _IS_PATH in field.metadata and (folder / value).exists():
+            changed[name] = os.path.abspath(folder / value)
+    return section.model_copy(update=changed)
 
 
 def section_of(field: FieldInfo) -> type[Section] | None:

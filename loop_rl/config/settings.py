@@ -11,7 +11,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from loop_rl.config.base import Section
+from loop_rl.config.base import LocalPath, Section
 
 PART_NAME = r"^(\w+|[\w.]+:\w+)$"
 """The name of a part: of one of ours, or `module:Class`."""
@@ -29,7 +29,7 @@ class LoraConfig(Section):
 class ModelConfig(Section):
     """The one LLM."""
 
-    path: str
+    path: LocalPath
     """A local folder or a hub name; needs a tokenizer with a chat template."""
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
     """Compute type of the frozen weights, in the trainer and in vLLM alike."""
@@ -199,7 +199,7 @@ class Config(Section):
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     """Name of the run directory under `runs_dir`."""
-    runs_dir: str = "runs"
+    runs_dir: LocalPath = "runs"
     """Folder of all run directories."""
     seed: int = Field(0, ge=0, lt=2**32)
     """Seeds task order, sampling, initialisation of the adapter and minibatch shuffling."""

@@ -1,5 +1,6 @@
 """The run directory: where everything of a run lies, and the only thing its processes share.
 
+started_in                the folder that relative paths in config.yaml are meant from
 config.yaml               resolved; written once, a different one for the same name is refused, but for more iterations
 policy/v000012/           PEFT adapter of policy version 12, or the whole model where all weights are trained; version 0 is
                           the untouched base and has no folder
@@ -30,7 +31,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from loop_rl.config.base import ConfigError, flat_settings
+from loop_rl.config.base import ConfigError, flat_settings, located
 from loop_rl.config.load import dump_config, load_config
 from loop_rl.config.settings import Config
 from loop_rl.data.rollout import version_name
@@ -53,12 +54,14 @@ class RunDir:
         run = cls(config.run_dir)
         if run.config_file.exists():
             run._refuse_another(config)
+            run._say_where()
             return run
         if run.path.exists() and any(run.path.iterdir()):
             raise ConfigError(f"{run.path}: not empty and no run (no config.yaml); choose another name=")
         for folder in (run.policy, run.train_rollouts, run.eval_rollouts, run.status, run.logs):
             folder.mkdir(parents=True, exist_ok=True)
         write_atomically(run.config_file, dump_config(config))
+        run._say_where()
         return run
 
     @classmethod
@@ -75,7 +78,29 @@ class RunDir:
 
     @property
     def config(self) -> Config:
-        return load_config(self.config_file)
+        """With absolute paths: a run can be read from any folder, and what it publishes names its base model for anybody.
+
+        Raises:
+            ConfigError: the folder that its relative paths are meant from is gone, and they lead nowhere from here.
+        """
+        config = load_config(self.config_file)
+        folder = Path(self._started_in.read_text()) if self._started_in.exists() else Path.cwd()
+        if not folder.is_dir():  # moved: then its own commands are most likely given in the new place
+            folder, gone = Path.cwd(), folder
+            if not (folder / config.runs_dir / config.name / "config.yaml").exists():
+                raise ConfigError(
+                    f"{self.path}: the run was started in {gone}, which is gone, and its relative paths lead nowhere from here; run "
+                    f"the command where the repository is now, or write that folder into {self._started_in}"
+                )
+        return located(config, folder)
+
+    @property
+    def _started_in(self) -> Path:
+        return self.path / "started_in"
+
+    def _say_where(self) -> None:
+        """Relative paths of its settings are meant from here."""
+        write_atomically(self._started_in, str(Path.cwd()))
 
     @property
     def policy(self) -> Path:
@@ -233,6 +258,6 @@ class RunDir:
 
     def _differing(self, config: Config) -> dict[str, tuple[Any, Any]]:
         """Of the settings that differ, this run's value and the other one."""
-        theirs, ours = (flat_settings(c.model_dump()) for c in (self.config, config))
+        theirs, ours = (flat_settings(c.model_dump()) for c in (load_config(self.config_file), config))
         pairs = {key: (theirs.get(key), ours.get(key)) for key in theirs | ours}
         return {key: (there, here) for key, (there, here) in pairs.items() if there != here}

@@ -5,11 +5,12 @@ import multiprocessing
 import os
 import socket
 import threading
+from pathlib import Path
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from loop_rl.config.base import ConfigError
+from loop_rl.config.base import ConfigError, located
 from loop_rl.config.load import load_config
 from loop_rl.config.settings import TrackingConfig
 from loop_rl.store.metrics import MetricsReader, MetricsWriter, read_metrics
@@ -25,7 +26,7 @@ def config(tmp_path, *overrides):
 
 def test_the_same_config_opens_the_same_run(tmp_path):
     assert RunDir.create(config(tmp_path)) == RunDir.create(config(tmp_path)) == RunDir.open(tmp_path / "tiny")
-    assert RunDir.open(tmp_path / "tiny").config == config(tmp_path)
+    assert RunDir.open(tmp_path / "tiny").config == located(config(tmp_path), Path.cwd())
 
 
 def test_another_config_under_the_same_name_is_refused_and_says_what_differs(tmp_path):
@@ -68,7 +69,41 @@ def test_more_iterations_are_no_other_run_and_fewer_are(tmp_path):
         RunDir.create(longer)  # by whoever does not say so
     assert run.is_extended_by(longer)
     run.extend(longer)
-    assert RunDir.create(longer).config == longer
+    assert RunDir.create(longer).config.trainer.num_iterations == 8
+
+
+def test_paths_are_found_from_any_folder_and_after_a_move(tmp_path, monkeypatch):
+    tiny = Path(TINY).resolve()
+    repository, moved = tmp_path / "repository", tmp_path / "moved"
+    (repository / "models" / "mine").mkdir(parents=True)
+    monkeypatch.chdir(repository)
+    given = load_config(tiny, ["model.path=models/mine", "tasks.root=nowhere"])
+    path = RunDir.create(given).path.resolve()
+    monkeypatch.chdir("/")
+    read = RunDir(path).config
+    assert (read.model.path, read.run_dir) == (f"{repository}/models/mine", path)
+    assert read.tasks.root == "nowhere"  # as typed, so that whoever misses it says it so
+    repository.rename(moved)
+    path = moved / "runs" / "tiny"
+    with pytest.raises(
+        ConfigError, match=rf"started in {repository}, which is gone.* write that folder into {path}/started_in"
+    ):
+        _ = RunDir(path).config
+    monkeypatch.chdir(moved)
+    assert RunDir(path).config.model.path == f"{moved}/models/mine"
+    RunDir.create(given)  # the same command in the new place: from now on it is found from anywhere again
+    monkeypatch.chdir("/")
+    assert RunDir(path).config.model.path == f"{moved}/models/mine"
+
+
+def test_a_home_folder_is_meant_by_a_tilde(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    read = load_config(TINY, ["model.path=~/mine", "runs_dir=~/runs", "tasks.root=~/tasks"])
+    assert (read.model.path, read.runs_dir, read.tasks.root) == (
+        f"{tmp_path}/mine",
+        f"{tmp_path}/runs",
+        f"{tmp_path}/tasks",
+    )
 
 
 def test_two_supervisors_cannot_work_on_one_run(tmp_path):

@@ -22,7 +22,7 @@ from appworld_tasks.environment import Episode as AppWorldEpisode
 from appworld_tasks.pool import SERVER_LOST, EngineError, WorkerLost
 from appworld_tasks.roots import RootError, check_python, check_root
 from appworld_tasks.splits import TEST_SPLITS, SplitError, TaskInfo, load_split, training_tasks
-from loop_rl.config.base import ConfigError, Section
+from loop_rl.config.base import ConfigError, LocalPath, Section
 from loop_rl.data.messages import Message
 from loop_rl.data.rollout import Rollout, Usage, version_name
 from loop_rl.environments import protocol
@@ -41,9 +41,9 @@ _WORKERS_PER_SCORER = 8
 class Settings(Section):
     """Of `environment: appworld`."""
 
-    root: str = ".appworld/builtin"
+    root: LocalPath = ".appworld/builtin"
     """AppWorld root with `data/` (ground truth included; the workers get a copy without it)."""
-    python: str = ".venv-appworld/bin/python"
+    python: LocalPath = ".venv-appworld/bin/python"
     """Interpreter of AppWorld's own virtual environment."""
     prompt: Literal["full", "compact"] = "full"
     """`full` teaches an instruction-tuned model by a worked example; `compact` is for the tiny model. May stand as
