@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 Column = float | Sequence[float]
@@ -28,6 +28,22 @@ class Sample:
     """[N], policy version that sampled it."""
     columns: dict[str, list[float]] = field(default_factory=dict)
     """[N] each, by name: "behaviour", the log-probability that it was sampled with; "advantage"; ..."""
+
+    @classmethod
+    def of_actions(cls, rollout_id: str, token_ids: list[int], columns: Collection[str] = ()) -> Sample:
+        """Made up, for a forward that no rollout is needed for: the first token is context, all others are actions of one turn,
+        sampled by no version; the columns are 0."""
+        num_actions = len(token_ids) - 1
+        return cls(
+            rollout_id,
+            rollout_tokens=num_actions,
+            rollout_turns=1,
+            token_ids=token_ids,
+            action_mask=[False] + [True] * num_actions,
+            turns=[0] * num_actions,
+            versions=[-1] * num_actions,
+            columns={name: [0.0] * num_actions for name in columns},
+        )
 
     @property
     def num_tokens(self) -> int:

@@ -76,13 +76,4 @@ def _sample(trainer: Trainer, seed: int) -> Sample:
     """Tokens without meaning: any will do, and no tokenizer is needed."""
     vocabulary = trainer.llm.config.get_text_config().vocab_size
     ids = torch.randint(vocabulary, (NUM_TOKENS + 1,), generator=torch.Generator().manual_seed(seed)).tolist()
-    return Sample(
-        f"own-forward-{seed}",
-        rollout_tokens=NUM_TOKENS,
-        rollout_turns=1,
-        token_ids=ids,
-        action_mask=[False] + [True] * NUM_TOKENS,
-        turns=[0] * NUM_TOKENS,
-        versions=[0] * NUM_TOKENS,
-        columns={},
-    )
+    return Sample.of_actions(f"own-forward-{seed}", ids)

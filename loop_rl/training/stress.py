@@ -47,18 +47,7 @@ def stress_step(trainer: Trainer, objective: Objective) -> None:
 
 def longest_sample(config: Config, columns: Collection[str]) -> Sample:
     """As many tokens as an episode can have, the first one context; all columns 0, so no ratio above 1 and no gradient."""
-    num_tokens = config.agent.max_context_tokens
-    num_actions = num_tokens - 1
-    return Sample(
-        "stress",
-        rollout_tokens=num_actions,
-        rollout_turns=1,
-        token_ids=[0] * num_tokens,
-        action_mask=[False] + [True] * num_actions,
-        turns=[0] * num_actions,
-        versions=[-1] * num_actions,
-        columns={name: [0.0] * num_actions for name in {"behaviour", *columns}},
-    )
+    return Sample.of_actions("stress", [0] * config.agent.max_context_tokens, {"behaviour", *columns})
 
 
 def microbatch_rollouts(config: Config) -> int:

@@ -7,6 +7,7 @@ from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -122,7 +123,7 @@ class RunData:
     def name(self) -> str:
         return self.run.path.resolve().name
 
-    @property
+    @cached_property
     def environment(self) -> type[Environment]:
         return find_part(ENVIRONMENT, self.config.tasks.environment)
 
