@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import sys
 
 from loop_rl.config.base import ConfigError
@@ -32,8 +33,30 @@ def check_inputs(config: Config) -> None:
         from loop_rl.training.sequence_parallel import require_divisible_heads  # brings torch, which takes seconds
 
         require_divisible_heads(config)
+    _check_adapter(config)
     for tracker in config.tracking.trackers:
         if importlib.util.find_spec(tracker) is None:
             raise ConfigError(
                 f"tracking.trackers: {tracker} is not installed; run `{sys.executable} -m pip install {tracker}`"
             )
+
+
+def _check_adapter(config: Config) -> None:
+    """Models with recurrent layers (Mamba and hybrids) may have some that take no adapter: PEFT knows, and is asked."""
+    from transformers import AutoConfig, AutoModelForCausalLM  # takes seconds, and the tokenizer has brought most of it
+
+    model_config = AutoConfig.from_pretrained(config.model.path)
+    if config.model.lora is None or not any(re.search("mamba|ssm|state_size", name) for name in vars(model_config)):
+        return  # to ask takes half a minute of a large model
+    import torch
+
+    from loop_rl.training.model import trainable
+
+    try:
+        with torch.device("meta"):
+            trainable(AutoModelForCausalLM.from_config(model_config), config)
+    except (ValueError, NotImplementedError) as error:
+        raise ConfigError(
+            f"model.path={config.model.path}: PEFT gives a {model_config.model_type} no adapter ({error}); set model.lora: null "
+            "to train all weights, or choose another model"
+        ) from error

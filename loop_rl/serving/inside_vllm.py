@@ -1,4 +1,4 @@
-"""What of ours runs inside a vLLM server, through vLLM's own hooks: a guard of its routes, and new weights for it.
+"""What of ours runs inside a vLLM server, through vLLM's own hooks: a guard of its routes, an eye on its engine, new weights.
 
 vLLM imports these classes by name (`--middleware`, `--worker-extension-cls`, see `loop_rl.serving.server`); nothing else does.
 """
@@ -9,8 +9,11 @@ import asyncio
 import hmac
 import json
 import os
+import time
 from typing import Any
 
+HANG_TIMEOUT = "LOOP_RL_HANG_TIMEOUT_S"
+"""Variable that `Health` reads."""
 VERSION_HEADER = "x-policy-version"
 CONFLICT = 409
 
@@ -32,6 +35,57 @@ class Guard:
             await _answer(send, 401, {"error": "the run's secret is missing or wrong"})
         else:
             await send({"type": "websocket.close", "code": 1008})
+
+
+class Health:
+    """ASGI middleware: /health says so, with 503, when requests have waited for longer than HANG_TIMEOUT without a token.
+
+    vLLM's own answer is about the engine's process, which may be there and do nothing: a deadlock, a kernel that never ends.
+    """
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+        self._limit_s = float(os.environ[HANG_TIMEOUT])
+        self._num_waiting = 0
+        self._num_tokens = 0.0
+        self._last_progress = 0.0
+
+    async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
+        path = scope["path"] if scope["type"] == "http" else ""
+        if path == "/v1/completions":
+            await self._generate(scope, receive, send)
+        elif path == "/health" and (silent_s := self._silent_s()) > self._limit_s:
+            said = f"no token for {silent_s:.0f} s while {self._num_waiting} requests wait (server.hang_timeout_s)"
+            await _answer(send, 503, {"error": said})
+        else:
+            await self._app(scope, receive, send)
+
+    async def _generate(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
+        if not self._num_waiting:
+            self._last_progress = time.monotonic()
+        self._num_waiting += 1
+        try:
+            await self._app(scope, receive, send)
+            self._last_progress = time.monotonic()
+        finally:
+            self._num_waiting -= 1
+
+    def _silent_s(self) -> float:
+        """Seconds for which requests have waited in vain; 0 where vLLM has been told to count no tokens."""
+        from vllm.v1.metrics.prometheus import get_prometheus_registry  # only a server has vLLM at hand
+
+        counts = [
+            sample.value
+            for metric in get_prometheus_registry().collect()
+            if metric.name == "vllm:generation_tokens"
+            for sample in metric.samples
+            if sample.name == "vllm:generation_tokens_total"
+        ]
+        if not counts or not self._num_waiting:
+            return 0.0
+        if sum(counts) != self._num_tokens:
+            self._num_tokens, self._last_progress = sum(counts), time.monotonic()
+        return time.monotonic() - self._last_progress
 
 
 class PolicyVersion:

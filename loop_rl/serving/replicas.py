@@ -54,7 +54,7 @@ class Replicas:
             replica.silent_since = time.monotonic()
 
     def tend(self) -> None:
-        """Start again what has ended, or has been silent for a minute. To be called often, once all are ready.
+        """Start again what has ended, hangs, or has been silent for a minute. To be called often, once all are ready.
 
         Returns at once, or within 2 s for each that is silent; whether the new one is ready is not awaited.
 
@@ -69,8 +69,11 @@ class Replicas:
         self._last_look = time.monotonic()
         for replica in self._replicas:
             limit_s = self._start_timeout_s if replica.starting else _MAX_SILENCE_S
-            if replica.server.answers():
+            problem = replica.server.problem()
+            if problem is None:
                 replica.silent_since, replica.starting = time.monotonic(), False
+            elif problem:
+                self._restart(replica, f"is not well: {problem}")
             elif time.monotonic() > replica.silent_since + limit_s:
                 self._restart(replica, f"has not answered for {limit_s:.0f} s")
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from loop_rl.config.settings import Config
 from loop_rl.machine.devices import is_cpu_build, visible_gpus
 from loop_rl.machine.processes import ManagedProcess, stop_all
+from loop_rl.serving.inside_vllm import HANG_TIMEOUT
 
 BASE_MODEL = "base"
 """Name under which a server answers with the untouched base model, policy version 0."""
@@ -64,7 +65,7 @@ class VllmServer:
             ServerFailed: it ended, or did not answer within `server.start_timeout_s` seconds.
         """
         deadline = time.monotonic() + self._config.server.start_timeout_s
-        while not self.answers():
+        while self.problem() is not None:
             if (status := self.process.poll()) is not None:
                 raise ServerFailed(
                     f"vLLM ended with exit status {status}; last lines of {self._log}:\n{self.process.log_tail()}"
@@ -107,7 +108,12 @@ class VllmServer:
         else:
             arguments["--worker-extension-cls"] = f"{_EXTENSION}.LoadPolicy"
             flags += ["--middleware", f"{_EXTENSION}.PolicyVersion"]
-        flags += ["--middleware", f"{_EXTENSION}.Guard"]  # the last is the outermost
+        flags += [
+            "--middleware",
+            f"{_EXTENSION}.Health",
+            "--middleware",
+            f"{_EXTENSION}.Guard",
+        ]  # the last is the outermost
         if is_cpu_build():
             # A seeded request whose prompt is processed in pieces kills the engine ("CPU Generator does not use
             # offset"), so prompts are processed whole.
@@ -126,6 +132,7 @@ class VllmServer:
             # Not on the command line, which every user of the machine can read.
             "VLLM_API_KEY": self._secret,
             "VLLM_NO_USAGE_STATS": "1",
+            HANG_TIMEOUT: str(self._config.server.hang_timeout_s),
         }
         if self._config.model.lora:
             variables["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] = "True"
@@ -141,14 +148,17 @@ class VllmServer:
             variables["CUDA_VISIBLE_DEVICES"] = ",".join(server_gpus(self._config, self._index, visible_gpus()))
         return variables
 
-    def answers(self) -> bool:
-        """Whether it says that it is well; known within 2 s."""
+    def problem(self) -> str | None:
+        """None when it says that it is well, what it says is wrong, or "" when it does not answer; known within 2 s."""
         connection = http.client.HTTPConnection(self._host, self.port, timeout=2)
         try:
             connection.request("GET", "/health", headers={"Authorization": f"Bearer {self._secret}"})
-            return connection.getresponse().status == 200
+            reply = connection.getresponse()
+            return (
+                None if reply.status == 200 else reply.read(300).decode("utf-8", "replace") or f"status {reply.status}"
+            )
         except (OSError, http.client.HTTPException):
-            return False
+            return ""
         finally:
             connection.close()
 

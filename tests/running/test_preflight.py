@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from test_splits import write_root
+from transformers import FalconH1Config
 
 from appworld_tasks.splits import load_split
 from loop_rl.config.base import ConfigError
@@ -127,6 +128,17 @@ def test_a_prompt_that_fills_the_context(appworld_root):
 def test_more_context_than_the_model_has_positions(appworld_root):
     message = refusal(config(appworld_root, "agent.max_context_tokens=100000"))
     assert "agent.max_context_tokens=100000" in message and "max_position_embeddings" in message
+
+
+def test_a_hybrid_that_peft_refuses(appworld_root, tmp_path):
+    model = shutil.copytree(
+        REPO / "models" / "tiny", tmp_path / "model", ignore=shutil.ignore_patterns("*.safetensors")
+    )
+    sizes = {"vocab_size": 500, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
+    FalconH1Config(**sizes, num_attention_heads=2, num_key_value_heads=1).save_pretrained(model)
+    assert "PEFT gives a falcon_h1 no adapter" in (said := refusal(config(appworld_root, f"model.path={model}")))
+    assert "out_proj" in said and "set model.lora: null" in said
+    check_inputs(config(appworld_root, f"model.path={model}", "model.lora=null"))
 
 
 def test_a_port_in_use(appworld_root):

@@ -1,4 +1,4 @@
-"""vLLM servers that are killed: restarted by `Replicas`, gone around by `PolicyClient`, exact all the while."""
+"""vLLM servers that are killed or hang: restarted by `Replicas`, gone around by `PolicyClient`, exact all the while."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from loop_rl.serving.client import PolicyClient
 from loop_rl.serving.replicas import Replicas
 from loop_rl.serving.server import ServerFailed, VllmServer
 
-pytestmark = pytest.mark.slow(130)
+pytestmark = pytest.mark.slow(170)
 
 STOP_ID = 2  # <|im_end|>
 PROMPT = list(range(40, 80))
@@ -26,7 +26,7 @@ PROMPT = list(range(40, 80))
 
 @pytest.fixture(scope="module")
 def replicas(served_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Replicas]:
-    config = served_config(served_model, server={"replicas": 2})
+    config = served_config(served_model, server={"replicas": 2, "hang_timeout_s": 10.0})
     replicas = Replicas(config, tmp_path_factory.mktemp("logs"), SECRET)
     try:
         replicas.start()
@@ -48,8 +48,11 @@ def engine_of(pid: int) -> int:
     raise AssertionError(f"process {pid} has no engine below it")
 
 
-@pytest.mark.parametrize("victim", ["server", "engine"])
-def test_a_replica_that_is_killed_costs_no_request_and_comes_back_with_its_versions(replicas, served_model, victim):
+@pytest.mark.parametrize("fault", ["server killed", "engine killed", "engine hangs"])
+def test_a_replica_that_fails_costs_no_request_and_comes_back_with_its_versions(
+    replicas, served_model, fault, monkeypatch
+):
+    monkeypatch.setattr("loop_rl.serving.replicas._LOOK_EVERY_S", 1.0)
     process = replicas._replicas[0].server.process
 
     async def tend() -> None:
@@ -67,7 +70,8 @@ def test_a_replica_that_is_killed_costs_no_request_and_comes_back_with_its_versi
             expected = [await policy.sample(PROMPT, 60, 1.0, seed) for seed in range(6)]
             under_way = [asyncio.create_task(policy.sample(PROMPT, 60, 1.0, seed)) for seed in range(6)]
             await asyncio.sleep(0.02)
-            os.kill(process.pid if victim == "server" else engine_of(process.pid), signal.SIGKILL)
+            victim = process.pid if fault == "server killed" else engine_of(process.pid)
+            os.kill(victim, signal.SIGSTOP if fault == "engine hangs" else signal.SIGKILL)
             assert the_same(await asyncio.gather(*under_way), expected)
             # What is published while it is out it holds when it is back.
             await policy.load_version(2, served_model / "v2")

@@ -7,7 +7,13 @@ from pathlib import Path
 
 import pytest
 import tiny
-from transformers import RecurrentGemmaConfig, RecurrentGemmaForCausalLM
+from transformers import (
+    MixtralConfig,
+    MixtralForCausalLM,
+    PreTrainedModel,
+    RecurrentGemmaConfig,
+    RecurrentGemmaForCausalLM,
+)
 
 from loop_rl.running.ranks import accelerate_command
 from loop_rl.store.metrics import read_metrics
@@ -65,23 +71,32 @@ def test_two_ranks_that_share_every_rollout_train_after_a_stress_step(tmp_path):
     assert run.latest_version() == 1
 
 
-def test_a_model_that_does_more_to_its_logits_than_the_trainer_knows_is_refused_with_the_figures(tmp_path):
-    config = RecurrentGemmaConfig(
-        vocab_size=tiny.VOCAB_SIZE,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=3,
-        num_attention_heads=2,
-        lru_width=32,
-        attention_window_size=64,
-        logits_soft_cap=0.5,
-        w_init_variance_scale=1.0,
-    )
-    RecurrentGemmaForCausalLM(config).save_pretrained(tmp_path / "model")
+SMALL = {"vocab_size": tiny.VOCAB_SIZE, "hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 2}
+
+
+def a_model_with_a_cap() -> PreTrainedModel:
+    sizes = {"num_hidden_layers": 3, "lru_width": 32, "attention_window_size": 64, "w_init_variance_scale": 1.0}
+    return RecurrentGemmaForCausalLM(RecurrentGemmaConfig(**SMALL, **sizes, logits_soft_cap=0.5))
+
+
+def a_model_with_noise_in_its_router() -> PreTrainedModel:
+    sizes = {"num_hidden_layers": 2, "num_key_value_heads": 2, "num_local_experts": 4, "initializer_range": 0.3}
+    return MixtralForCausalLM(MixtralConfig(**SMALL, **sizes, router_jitter_noise=0.2))
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (a_model_with_a_cap, "the trainer's log-probabilities differ from the model's own by"),
+        (a_model_with_noise_in_its_router, "in training mode differ from those in evaluation mode by"),
+    ],
+)
+def test_a_model_that_does_more_than_the_trainer_knows_is_refused_with_the_figures(make, reason, tmp_path):
+    make().save_pretrained(tmp_path / "model")
     result = train(make_run(tmp_path, sequence_parallel_size=1, num_processes=1, zero_stage=2), num_ranks=1)
     errors = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
     assert result.returncode != 0 and len(errors) == 1, result.stderr[-2000:]
-    assert "differ from the model's own by" in errors[0] and "nats a token" in errors[0]
+    assert reason in errors[0] and "nats a token" in errors[0]
 
 
 def test_rollouts_of_another_policy_than_they_say_end_the_run_and_nothing_is_published(tmp_path):
