@@ -10,7 +10,7 @@ from loop_rl.config.parts import ENVIRONMENT, make_part
 from loop_rl.config.settings import Config
 from loop_rl.environments.protocol import Environment, Task, TaskError
 from loop_rl.machine.devices import is_cpu_build, visible_gpus
-from loop_rl.serving.server import num_server_gpus
+from loop_rl.serving.roles import Role, check_gpus
 
 
 def check_evaluation_inputs(config: Config, split: str) -> None:
@@ -37,12 +37,8 @@ def check_evaluation_inputs(config: Config, split: str) -> None:
 def check_servers(config: Config) -> None:
     """Raises ConfigError when this machine has fewer GPUs than the servers of an evaluation need, or their ports are in use."""
     check_ports(config)
-    needed, num_visible = num_server_gpus(config), len(visible_gpus())
-    if not is_cpu_build() and num_visible < needed:
-        raise ConfigError(
-            f"this machine ({socket.gethostname()}): server.replicas ({config.server.replicas}) * server.tensor_parallel_size "
-            f"({config.server.tensor_parallel_size}) need {needed} GPUs, and it has {num_visible}; set fewer"
-        )
+    if not is_cpu_build():
+        check_gpus(config, Role.INFERENCE, len(visible_gpus()), f"this machine ({socket.gethostname()})")
 
 
 def _check_prompt(config: Config, environment: Environment, task: Task) -> None:

@@ -18,7 +18,7 @@ from loop_rl.machine.network import own_address
 from loop_rl.machine.processes import ManagedProcess
 from loop_rl.running.hosts import Hosts
 from loop_rl.running.node import BEAT_S, SILENCE_S
-from loop_rl.running.roles import Role, role_of
+from loop_rl.serving.roles import Role, role_of
 from loop_rl.store.run_dir import RunDir
 
 _REPORT_S = 120.0

@@ -11,7 +11,7 @@ from loop_rl.running.cluster import node_command
 from loop_rl.running.hosts import Hosts
 from loop_rl.running.node import logs_of
 from loop_rl.running.ranks import Rendezvous, accelerate_command
-from loop_rl.running.roles import Role, role_of
+from loop_rl.serving.roles import Role, role_of
 from loop_rl.serving.server import VllmServer
 from loop_rl.store.run_dir import RunDir
 

@@ -17,7 +17,7 @@ from loop_rl.config.base import ConfigError
 from loop_rl.config.settings import Config
 from loop_rl.machine.network import address_of, is_own
 from loop_rl.running import slurm
-from loop_rl.running.roles import num_gpus, role_of
+from loop_rl.serving.roles import num_gpus, role_of
 
 # Without a password prompt, which nobody would see; a peer that is gone is noticed within a minute.
 DEFAULT_REMOTE_SHELL = "ssh -o BatchMode=yes -o ConnectTimeout=20 -o ServerAliveInterval=10 -o ServerAliveCountMax=6"

@@ -30,8 +30,8 @@ from loop_rl.running import slurm
 from loop_rl.running.dry_run import describe_commands
 from loop_rl.running.hosts import LocalHosts, find_hosts
 from loop_rl.running.preflight import check_inputs
-from loop_rl.running.roles import num_gpus, role_of
 from loop_rl.running.supervisor import BROKEN, console, launch
+from loop_rl.serving.roles import num_gpus, role_of
 from loop_rl.store.run_dir import RunDir
 
 

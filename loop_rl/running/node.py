@@ -33,8 +33,8 @@ from loop_rl.machine.devices import is_cpu_build, visible_gpus
 from loop_rl.machine.network import interface_of, own_address, reserve_port
 from loop_rl.machine.processes import ManagedProcess, stop_all
 from loop_rl.running.ranks import Rendezvous, accelerate_command, trainer_environment
-from loop_rl.running.roles import Role, check_gpus, role_of
 from loop_rl.serving.replicas import Replicas
+from loop_rl.serving.roles import Role, check_gpus, role_of
 from loop_rl.serving.server import ServerFailed
 from loop_rl.store.run_dir import RunDir
 from loop_rl.store.secret import secret

@@ -14,7 +14,7 @@ from loop_rl.evaluation.preflight import check_evaluation_inputs, check_ports
 
 
 def check_inputs(config: Config) -> None:
-    """Check the environment, the tasks and the model of a training run; GPUs are another matter, see roles.check_gpus.
+    """Check the environment, the tasks and the model of a training run; GPUs are another matter, see loop_rl.serving.roles.
 
     Raises:
         ConfigError: one line that names what is missing and how to get it.

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from loop_rl.config.settings import Config
 from loop_rl.machine.devices import is_cpu_build, visible_gpus
-from loop_rl.running.roles import Role, trainer_gpus
+from loop_rl.serving.roles import Role, trainer_gpus
 
 _CONFIG_FILE = Path(__file__).parents[2] / "configs" / "accelerate" / "one-node.yaml"
 

@@ -24,8 +24,8 @@ from loop_rl.running.cluster import Cluster, NodeLost
 from loop_rl.running.hosts import Hosts
 from loop_rl.running.preflight import check_inputs
 from loop_rl.running.ranks import accelerate_command, trainer_environment
-from loop_rl.running.roles import Role, check_gpus, role_of
 from loop_rl.serving.replicas import Replicas
+from loop_rl.serving.roles import Role, check_gpus, role_of
 from loop_rl.serving.server import ServerFailed
 from loop_rl.store.metrics import MetricsReader
 from loop_rl.store.run_dir import RunDir

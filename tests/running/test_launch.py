@@ -20,7 +20,7 @@ from loop_rl.config.settings import Config
 from loop_rl.machine.devices import visible_gpus
 from loop_rl.machine.network import NoAddress, address_of, interface_of, is_own, own_address
 from loop_rl.running.hosts import LocalHosts, SshHosts, find_hosts, read_hostfile
-from loop_rl.running.roles import Role, check_gpus, num_gpus, role_of, trainer_gpus
+from loop_rl.serving.roles import Role, check_gpus, num_gpus, role_of, trainer_gpus
 from loop_rl.serving.server import server_gpus
 from loop_rl.store.rollouts import RolloutStore
 from loop_rl.store.run_dir import RunDir
