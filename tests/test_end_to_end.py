@@ -128,7 +128,7 @@ def test_a_killed_trainer_ends_the_run_with_the_reason(supervisor):
         return [
             pid
             for pid, command in processes_of(run).items()
-            if "loop_rl.train " in command and " launch " not in command
+            if "loop_rl.train " in command and "commands.launch" not in command
         ]
 
     supervisor.wait_until(process, lambda: run.latest_version() >= 2 and trainers())

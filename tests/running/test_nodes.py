@@ -80,7 +80,7 @@ def ranks(run: RunDir, index: int) -> list[int]:
     node = run.read_status(f"node-{index}")["pid"]
     found = []
     for pid, command in processes_of(run).items():
-        if "loop_rl.train " in command and " launch " not in command:
+        if "loop_rl.train " in command and "commands.launch" not in command:
             parent = pid
             while parent > 1 and parent != node:
                 parent = int(Path(f"/proc/{parent}/stat").read_text().rpartition(")")[2].split()[1])

@@ -60,10 +60,10 @@ def test_servers_that_are_killed_come_back_and_a_cable_that_is_pulled_for_a_whil
 @pytest.mark.parametrize(
     ("name", "words", "without"),
     [
-        ("a training rank", ["loop_rl.train "], " launch "),
-        ("the sampler", ["loop_rl.sampling.sampler "], " launch "),
+        ("a training rank", ["loop_rl.train "], "commands.launch"),
+        ("the sampler", ["loop_rl.sampling.sampler "], "commands.launch"),
         ("a node", ["loop_rl.running.node ", "--index 2"], "netns"),
-        ("accelerate", ["accelerate_cli launch", "loop_rl.train"], "netns"),
+        ("accelerate", ["accelerate.commands.launch", "loop_rl.train"], "netns"),
     ],
 )
 def test_what_cannot_go_on_ends_the_run_within_a_minute_and_is_taken_up_again(head, name, words, without):

@@ -65,14 +65,14 @@ class Head:
         self.wait_until(lambda: self.run.latest_version() >= version)
         self.wait_until(at_work)
 
-    def pids(self, *words: str, without: str = " launch ") -> list[int]:
+    def pids(self, *words: str, without: str = "commands.launch") -> list[int]:
         return [
             pid
             for pid, command in processes_of(self.run).items()
             if all(word in command for word in words) and without not in command
         ]
 
-    def kill(self, *words: str, without: str = " launch ") -> None:
+    def kill(self, *words: str, without: str = "commands.launch") -> None:
         for pid in (pids := self.pids(*words, without=without))[-1:]:
             os.kill(pid, signal.SIGKILL)
         assert pids, f"no process {words}"
