@@ -79,8 +79,8 @@ def full_rank(folder: str, dtype: str, zero_stage: int) -> None:
     """One rank of a trainer, the stress step and what it needed; rank 0 prints."""
     import torch
 
+    from loop_rl.algorithms.learning import make_objective
     from loop_rl.config.load import parse_config
-    from loop_rl.config.parts import OBJECTIVE, make_part
     from loop_rl.planning.memory import training_memory
     from loop_rl.planning.shapes import model_shape
     from loop_rl.training.engine import end_process
@@ -95,7 +95,7 @@ def full_rank(folder: str, dtype: str, zero_stage: int) -> None:
     before = _status_bytes("VmRSS")
     made = Trainer(config)
     Path("/proc/self/clear_refs").write_text("5")  # the peak is what is used now: loading is not counted
-    objective = make_part(OBJECTIVE, config)
+    objective = make_objective(config)
     made.rehearse([longest_sample(config, objective.reads)], objective)
     terms = training_memory(model_shape(folder)[0], config, made.num_ranks)
     formula, measured = sum(terms.values()) - terms["reserve"], _status_bytes("VmHWM") - before

@@ -16,9 +16,10 @@ import sys
 import time
 from pathlib import Path
 
+from loop_rl.algorithms.learning import make_objective
 from loop_rl.config.base import ConfigError
 from loop_rl.config.load import load_config
-from loop_rl.config.parts import ADVANTAGE, ENVIRONMENT, FILTER, OBJECTIVE, find_part, make_part
+from loop_rl.config.parts import ADVANTAGE, ENVIRONMENT, FILTER, PENALTIES, find_part, make_part, make_parts
 from loop_rl.config.settings import Config
 from loop_rl.data.rollout import Group
 from loop_rl.machine.processes import die_with_parent
@@ -29,6 +30,7 @@ from loop_rl.store.run_dir import RunDir
 from loop_rl.store.timeline import Timeline
 from loop_rl.store.updates import write_updates
 from loop_rl.training.agreement import check_own_forward, check_sampler
+from loop_rl.training.charges import charge_rollouts, less
 from loop_rl.training.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
 from loop_rl.training.engine import end_process
 from loop_rl.training.figures import describe_groups, describe_left_out
@@ -46,7 +48,8 @@ def train(run: RunDir, config: Config) -> None:
     """Train until `trainer.num_iterations` iterations are done, from the newest checkpoint if there is one."""
     estimate_advantages = make_part(ADVANTAGE, config)
     is_kept = make_part(FILTER, config)
-    objective = make_part(OBJECTIVE, config)
+    objective = make_objective(config)
+    penalties = make_parts(PENALTIES, config)
     own_ends = find_part(ENVIRONMENT, config.tasks.environment).end_reasons
     trainer = Trainer(config)
     if trainer.is_main:
@@ -65,9 +68,10 @@ def train(run: RunDir, config: Config) -> None:
 
         with timeline.span("training", iteration) as training:
             advantages, samples, num_kept = {}, [], 0
+            charges = charge_rollouts(trainer, groups, penalties)  # LOOP has no penalties
             for group in groups:
                 # 2. Advantage: each rollout against the others of its task.
-                columns_K = estimate_advantages(group.rollouts)
+                columns_K = estimate_advantages([less(rollout, charges) for rollout in group.rollouts])
                 for rollout, columns in zip(group.rollouts, columns_K, strict=True):
                     advantages[rollout.rollout_id] = columns["advantage"]
                     # 3. Filter: only what teaches something is trained on.
@@ -89,6 +93,8 @@ def train(run: RunDir, config: Config) -> None:
             write_updates(run.update_file(iteration), advantages, update.tokens)
             times = {"time/wait_s": waiting.seconds, "time/train_s": training.seconds, "time/publish_s": publish_s}
             policy = {f"policy/{name}": value for name, value in update.figures.items()}
+            if charges:
+                policy["policy/reward_penalty"] = sum(charges.values()) / len(charges)
             sampled = describe_groups(groups, iteration, num_kept, config.sampler.max_staleness, own_ends)
             left_out = describe_left_out(groups, read_dropped(run, iteration))
             metrics.write(iteration, sampled | left_out | policy | times)

@@ -11,7 +11,18 @@ from loop_rl.data.samples import Sample
 if TYPE_CHECKING:
     from torch import Tensor
 
-Average = Literal["rollout", "turn", "token"]
+Kind = Literal["rollout", "turn", "token", "sum"]
+
+
+@dataclass(frozen=True)
+class Average:
+    """What counts alike in a minibatch."""
+
+    kind: Kind = "rollout"
+    tokens: int = 1
+    """What "sum" divides a rollout's sum by."""
+    full_rollouts: int = 0
+    """Rollouts of a full minibatch, where a shorter one is divided by as many; 0: by its own."""
 
 
 @dataclass(frozen=True)
@@ -28,13 +39,20 @@ def token_weights(sample: Sample, average: Average, minibatch: Size) -> list[flo
     `rollout`: mean over rollouts of the mean over a rollout's action tokens; LOOP, arXiv 2502.01600, Algorithm 1.
     `turn`: mean over rollouts of the mean over turns of the mean over a turn's action tokens.
     `token`: mean over all action tokens, so that long rollouts weigh more; DAPO, arXiv 2503.14476, equation 8.
+    `sum`: mean over rollouts of the sum over a rollout's action tokens, divided by a constant; with 1 the sum of RLOO, arXiv
+        2502.01600, equation 2, with the most tokens a rollout can have Dr. GRPO, arXiv 2503.20783.
+
+    With `full_rollouts` a minibatch of fewer rollouts counts as if the missing ones were there and weighed nothing.
     """
-    if average == "token":
-        return [1 / minibatch.num_action_tokens] * sample.num_action_tokens
-    if average == "rollout":
-        return [1 / (minibatch.num_rollouts * sample.rollout_tokens)] * sample.num_action_tokens
+    share = minibatch.num_rollouts / average.full_rollouts if average.full_rollouts else 1.0
+    if average.kind == "token":
+        return [share / minibatch.num_action_tokens] * sample.num_action_tokens
+    if average.kind == "rollout":
+        return [share / (minibatch.num_rollouts * sample.rollout_tokens)] * sample.num_action_tokens
+    if average.kind == "sum":
+        return [share / (minibatch.num_rollouts * average.tokens)] * sample.num_action_tokens
     length_of = Counter(sample.turns)
-    return [1 / (minibatch.num_rollouts * sample.rollout_turns * length_of[turn]) for turn in sample.turns]
+    return [share / (minibatch.num_rollouts * sample.rollout_turns * length_of[turn]) for turn in sample.turns]
 
 
 def policy_loss(objective_N: Tensor, weights_N: Tensor) -> Tensor:

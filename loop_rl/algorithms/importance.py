@@ -1,11 +1,60 @@
-"""Truncated importance sampling."""
+"""Importance weights: what a token counts for having been sampled by another policy than the one an iteration starts from.
+
+Shapes: N action tokens of a micro-batch, M of an iteration.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import math
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from loop_rl.config.base import Section
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from loop_rl.algorithms.protocols import Batch
+
+
+class ImportanceSettings(Section):
+    """Of the objectives that weigh tokens."""
+
+    ratio_to: Literal["behaviour", "recomputed"] = "behaviour"
+    """What the importance ratio divides by: `behaviour`, the log-probabilities that the tokens were sampled with, or
+    `recomputed`, those of the policy that the iteration starts from as the trainer computes them. See docs/loop.md."""
+    max_importance_weight: float = Field(0.0, ge=0)
+    """C of truncated importance sampling: a token's objective is multiplied by min(pi_recomputed / pi_behaviour, C); 0
+    truncates nothing. Refused with `ratio_to: behaviour`, where all of these weights are 1."""
+    importance: Literal["truncate", "mask"] = "truncate"
+    """What becomes of a weight beyond its bounds: `truncate` cuts it to C, `mask` takes the token out (IcePop)."""
+    min_importance_weight: float = Field(0.0, ge=0)
+    """Lower bound of `importance: mask`, such as 0.5; below it a token is taken out."""
+    max_mean_log_weight: float = Field(0.0, ge=0)
+    """The geometric mask: a rollout is taken out where the mean of log(pi_recomputed / pi_behaviour) over its tokens is further
+    from 0 than this, such as 0.002; 0 takes none out."""
+
+    def refuse_contradictions(self) -> None:
+        """Raises ValueError."""
+        if self.ratio_to == "behaviour":
+            for name in ("max_importance_weight", "min_importance_weight", "max_mean_log_weight"):
+                if value := getattr(self, name):
+                    raise ValueError(
+                        f"algorithm.{name} ({value}) has no effect with algorithm.ratio_to: behaviour; set algorithm.ratio_to: "
+                        "recomputed"
+                    )
+        if self.importance == "mask" and not self.max_importance_weight:
+            raise ValueError("algorithm.importance: mask needs algorithm.max_importance_weight, such as 5")
+        if self.importance == "truncate" and self.min_importance_weight:
+            raise ValueError(
+                f"algorithm.min_importance_weight ({self.min_importance_weight}) has no effect without algorithm.importance: mask"
+            )
+        if self.importance == "mask" and self.min_importance_weight >= self.max_importance_weight:
+            raise ValueError(
+                f"algorithm.min_importance_weight ({self.min_importance_weight}) leaves nothing below "
+                f"algorithm.max_importance_weight ({self.max_importance_weight})"
+            )
 
 
 def importance_weights(recomputed_N: Tensor, behaviour_N: Tensor, max_weight: float) -> Tensor:
@@ -25,12 +74,53 @@ def importance_weights(recomputed_N: Tensor, behaviour_N: Tensor, max_weight: fl
     return weights_N.clamp(max=max_weight) if max_weight else weights_N
 
 
-def weight_figures(recomputed_N: Tensor, behaviour_N: Tensor, max_weight: float) -> dict[str, float]:
-    """importance_weight_mean after truncation, importance_weight_max before it, and the share that it changed."""
-    weights_N = importance_weights(recomputed_N, behaviour_N, max_weight)
-    free_N = importance_weights(recomputed_N, behaviour_N, 0)
+def masked_weights(recomputed_N: Tensor, behaviour_N: Tensor, min_weight: float, max_weight: float) -> Tensor:
+    """w_t where min <= w_t <= max, else 0: a token that the two policies see too differently teaches nothing.
+
+    IcePop (Ling team, "Small leak can sink a great ship", 2025; there with 0.5 and 5). Arguments as for `importance_weights`.
+    """
+    weights_N = (recomputed_N - behaviour_N).exp()
+    return weights_N.where((weights_N >= min_weight) & (weights_N <= max_weight), 0.0)
+
+
+def rollouts_within(recomputed_N: Tensor, behaviour_N: Tensor, max_mean_log: float, batch: Batch) -> Tensor:
+    """[N], 1 where |mean over the rollout's tokens of log w_t| <= max_mean_log, else 0.
+
+    The geometric mean of a rollout's weights does not grow with its length, as their product does (Liu et al. 2025, "When
+    speed kills stability", geometric sequence mask).
+    """
+    log_weights_N = recomputed_N - behaviour_N
+    lengths_N = batch.sum_by(log_weights_N.new_ones(log_weights_N.shape), "trajectory")
+    means_N = batch.sum_by(log_weights_N, "trajectory") / lengths_N
+    return (means_N.abs() <= max_mean_log).to(log_weights_N.dtype)
+
+
+def token_factors(settings: ImportanceSettings, reference_N: Tensor, behaviour_N: Tensor, batch: Batch) -> Tensor:
+    """What each token's objective is multiplied by, as `settings` say.
+
+    reference_N: what the ratio is to; where that is the behaviour itself, every factor is 1.
+    """
+    if settings.importance == "mask":
+        factors_N = masked_weights(
+            reference_N, behaviour_N, settings.min_importance_weight, settings.max_importance_weight
+        )
+    else:
+        factors_N = importance_weights(reference_N, behaviour_N, settings.max_importance_weight)
+    if settings.max_mean_log_weight:
+        factors_N = factors_N * rollouts_within(reference_N, behaviour_N, settings.max_mean_log_weight, batch)
+    return factors_N
+
+
+def weight_figures(settings: ImportanceSettings, recomputed_M: Tensor, behaviour_M: Tensor) -> dict[str, float]:
+    """importance_weight_mean after truncation or mask, importance_weight_max before it, and the share that it changed."""
+    free_M = importance_weights(recomputed_M, behaviour_M, 0)
+    limit = settings.max_importance_weight or math.inf
+    if settings.importance == "mask":
+        weights_M = masked_weights(recomputed_M, behaviour_M, settings.min_importance_weight, limit)
+    else:
+        weights_M = importance_weights(recomputed_M, behaviour_M, settings.max_importance_weight)
     return {
-        "importance_weight_mean": weights_N.double().mean().item(),
-        "importance_weight_max": free_N.max().item(),
-        "importance_truncated_share": (weights_N < free_N).double().mean().item(),
+        "importance_weight_mean": weights_M.double().mean().item(),
+        "importance_weight_max": free_M.max().item(),
+        "importance_truncated_share": (weights_M != free_M).double().mean().item(),
     }

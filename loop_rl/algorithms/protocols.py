@@ -1,7 +1,7 @@
-"""What a way of learning is made of: an advantage, a filter, an objective. Each is named in the config's `algorithm` section.
+"""What a way of learning is made of: an advantage, a filter, an objective, penalties. The config's `algorithm` section names them.
 
-Ours lie in a file each under advantages/, filters/ and objectives/, as a class `Advantage`, `Filter` or `Objective`; one from
-outside is named `module:Class`. A part is made from the `algorithm` section, which holds the fields of its `Settings`, too.
+Ours lie in a file each under advantages/, filters/, objectives/ and penalties/, as a class `Advantage`, `Filter`, `Objective` or
+`Penalty`; one from outside is named `module:Class`. A part is made from the `algorithm` section, which holds the fields of its `Settings`, too.
 
 Shapes: K rollouts of a group, N action tokens of a micro-batch.
 """
@@ -29,6 +29,8 @@ class Batch(Protocol):
 
     columns_N: Mapping[str, Tensor]
     """float32, by name; those that the objective `reads`."""
+    entropies_N: Tensor
+    """Of the policy being trained, nats; with gradient where the objective `needs_entropies`."""
 
     def sum_by(self, values_N: Tensor, level: str) -> Tensor:
         """[N], for each token the sum over its "turn" or "trajectory", with gradient."""
@@ -46,6 +48,11 @@ class Terms:
     """Figures of which the largest counts."""
     shown: Mapping[str, Tensor] = field(default_factory=dict)
     """For whoever reads a rollout token by token (`loop_rl debug-loss`)."""
+
+
+COMPUTED = frozenset({"recomputed", "reference"})
+"""Columns that the trainer computes: log-probabilities under the policy that the iteration starts from, and under the untouched
+model, that is without the adapter."""
 
 
 class Part:
@@ -82,9 +89,19 @@ class Objective(Part, ABC):
 
     @property
     def reads(self) -> frozenset[str]:
-        """Columns that it needs: "behaviour", the log-probability that a token was sampled with; "recomputed", the one under
-        the policy that the iteration starts from, which the trainer computes where it is asked for; and the estimator's."""
+        """Columns that it needs: "behaviour", the log-probability that a token was sampled with; those that the trainer computes
+        where it is asked for, see COMPUTED; and the estimator's."""
         return frozenset({"advantage"})
+
+    @property
+    def needs_entropies(self) -> bool:
+        """Whether a gradient goes through the entropies."""
+        return False
+
+    @property
+    def needs_whole_sequences(self) -> bool:
+        """Whether tokens of a rollout have to do with each other, so that no sequence may be cut up between ranks."""
+        return False
 
     @abstractmethod
     def __call__(self, logprobs_N: Tensor, batch: Batch) -> Terms:
@@ -93,3 +110,27 @@ class Objective(Part, ABC):
     def describe(self, columns_M: Mapping[str, Tensor]) -> dict[str, float]:
         """Figures of an iteration's M action tokens that are known before its first step."""
         return {}
+
+
+class Penalty(Part, ABC):
+    """Is taken off every token's objective; or off the rollout's reward, before there are advantages."""
+
+    needs_entropies: ClassVar[bool] = False
+
+    @property
+    def reads(self) -> frozenset[str]:
+        """Columns that it needs in the objective, as for `Objective.reads`."""
+        return frozenset()
+
+    @property
+    def charges(self) -> frozenset[str]:
+        """Columns of COMPUTED that `charge` needs; empty where nothing is taken off the reward."""
+        return frozenset()
+
+    @abstractmethod
+    def __call__(self, logprobs_N: Tensor, batch: Batch) -> Terms:
+        """What is taken off, as `objective_N`, with its figures; arguments as for `Objective`."""
+
+    def charge(self, columns_N: Mapping[str, Tensor]) -> float:
+        """What a rollout's reward is lowered by. columns_N: of its N action tokens, what it `charges`."""
+        raise NotImplementedError

@@ -91,8 +91,8 @@ def _move_prompt(tree: dict[str, Any]) -> None:
 
 def config_class(tree: dict[str, Any]) -> type[Config]:
     """`Config` with the settings of the parts that a tree of settings names. Raises ConfigError: there is no such part."""
-    tasks = with_parts(TasksConfig, (ENVIRONMENT,), named_parts(TasksConfig, (ENVIRONMENT,), tree.get("tasks")))
-    algorithm = with_parts(AlgorithmConfig, ALGORITHM, named_parts(AlgorithmConfig, ALGORITHM, tree.get("algorithm")))
+    tasks = with_parts(TasksConfig, named_parts(TasksConfig, (ENVIRONMENT,), tree.get("tasks")))
+    algorithm = with_parts(AlgorithmConfig, named_parts(AlgorithmConfig, ALGORITHM, tree.get("algorithm")))
     return _config_class(tasks, algorithm)
 
 

@@ -30,6 +30,8 @@ class Kind:
     """Where ours lie."""
     class_name: str
     """What their class is called."""
+    many: bool = False
+    """The setting is a list of names."""
 
     def names(self) -> list[str]:
         """Of ours."""
@@ -37,13 +39,14 @@ class Kind:
         return [module.name for module in found if module.name not in _NO_PARTS]
 
 
-_NO_PARTS = ("protocol", "figures", "behaviour")
+_NO_PARTS = ("protocol", "figures", "behaviour", "standard_deviation")
 """Files of these folders that hold what all parts share."""
 ENVIRONMENT = Kind("tasks", "environment", "loop_rl.environments", "Environment")
 ALGORITHM = (
     ADVANTAGE := Kind("algorithm", "advantage", "loop_rl.algorithms.advantages", "Advantage"),
     FILTER := Kind("algorithm", "filter", "loop_rl.algorithms.filters", "Filter"),
     OBJECTIVE := Kind("algorithm", "objective", "loop_rl.algorithms.objectives", "Objective"),
+    PENALTIES := Kind("algorithm", "penalties", "loop_rl.algorithms.penalties", "Penalty", many=True),
 )
 
 
@@ -68,26 +71,36 @@ def make_part(kind: Kind, config: Any) -> Any:
     return find_part(kind, getattr(section, kind.key))(section)
 
 
-def named_parts(section: type[Section], kinds: Sequence[Kind], tree: Any) -> tuple[str, ...]:
+def make_parts(kind: Kind, config: Any) -> list[Any]:
+    """Those of a kind of which the config may name several."""
+    section = getattr(config, kind.section)
+    return [find_part(kind, name)(section) for name in getattr(section, kind.key)]
+
+
+def named_parts(section: type[Section], kinds: Sequence[Kind], tree: Any) -> tuple[tuple[Kind, str], ...]:
     """The parts that `tree`, what is given for a section, names; where it is malformed, which the section's own check
     will say, those of the defaults."""
     given = tree if isinstance(tree, dict) else {}
-    names = [given.get(kind.key, section.model_fields[kind.key].default) for kind in kinds]
-    return tuple(
-        name if isinstance(name, str) else section.model_fields[kind.key].default
-        for kind, name in zip(kinds, names, strict=True)
-    )
+    named: list[tuple[Kind, str]] = []
+    for kind in kinds:
+        default = section.model_fields[kind.key].default
+        value = given.get(kind.key, default)
+        if kind.many:
+            named += [(kind, name) for name in (value if isinstance(value, list) else []) if isinstance(name, str)]
+        else:
+            named.append((kind, value if isinstance(value, str) else default))
+    return tuple(dict.fromkeys(named))
 
 
 @lru_cache
-def with_parts(section: type[Section], kinds: tuple[Kind, ...], names: tuple[str, ...]) -> type[Section]:
+def with_parts(section: type[Section], named: tuple[tuple[Kind, str], ...]) -> type[Section]:
     """A section with the settings of the parts of these names; the same class whenever it is asked for.
 
     Raises:
         ConfigError: no such part, or two of them have a setting of the same name.
     """
     parts, owner = [], dict.fromkeys(section.model_fields, "itself")
-    for kind, name in zip(kinds, names, strict=True):
+    for kind, name in named:
         settings = find_part(kind, name).Settings
         for field in settings.model_fields:
             if field in owner:
@@ -114,12 +127,29 @@ def with_parts(section: type[Section], kinds: tuple[Kind, ...], names: tuple[str
 
 
 def refuse_unread(config: Any) -> None:
-    """Refuse an objective that reads what the advantage estimator does not give. Raises ValueError."""
-    advantage, objective = make_part(ADVANTAGE, config), make_part(OBJECTIVE, config)
-    if missing := sorted(objective.reads - advantage.gives - {"behaviour", "recomputed"}):
+    """Refuse an objective that reads what the advantage estimator does not give, or needs what the trainer cuts up. Raises
+    ValueError."""
+    advantage, objective, penalties = (
+        make_part(ADVANTAGE, config),
+        make_part(OBJECTIVE, config),
+        make_parts(PENALTIES, config),
+    )
+    reads = objective.reads.union(*(penalty.reads | penalty.charges for penalty in penalties))
+    if missing := sorted(reads - advantage.gives - {"behaviour", "recomputed", "reference"}):
         raise ValueError(
             f"algorithm.objective: {config.algorithm.objective} reads {', '.join(missing)}, which algorithm.advantage: "
             f"{config.algorithm.advantage} does not give (it gives {', '.join(sorted(advantage.gives))})"
+        )
+    if "reference" in reads and config.model.lora is None:
+        raise ValueError(
+            "algorithm.penalties: [kl] compares with the model without its adapter, and with model.lora: null no copy of it is left; "
+            "give model.lora a section, or leave the penalty out"
+        )
+    if config.trainer.sequence_parallel_size > 1 and objective.needs_whole_sequences:
+        raise ValueError(
+            f"algorithm.objective: {config.algorithm.objective} with these settings needs whole sequences (algorithm.ratio or "
+            f"algorithm.max_mean_log_weight), and trainer.sequence_parallel_size ({config.trainer.sequence_parallel_size}) cuts "
+            "them up"
         )
 
 

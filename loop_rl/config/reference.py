@@ -46,6 +46,8 @@ def _type(schema: dict[str, Any]) -> str:
     """The type and its bounds in words, such as `integer` ≥ 1."""
     if "enum" in schema:
         return ", ".join(f"`{value}`" for value in schema["enum"])
+    if "anyOf" in schema:
+        return " or ".join(_type(kind) for kind in schema["anyOf"])
     if schema["type"] == "array":
         return f"list of {_type(schema['items'])}"
     bounds = [f"{sign} `{schema[key]}`" for key, sign in _BOUNDS.items() if key in schema]

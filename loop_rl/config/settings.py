@@ -7,7 +7,7 @@ Loads without torch. Every field says what it means, in which unit, and where it
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -101,11 +101,30 @@ class AlgorithmConfig(Section):
     """What decides which rollouts are trained on."""
     objective: str = Field("clipped", pattern=PART_NAME)
     """What is maximised."""
-    average: Literal["rollout", "turn", "token"] = "rollout"
-    """What counts alike in a minibatch: every rollout, and in it every token; every rollout, and in it every turn; or every
-    token. Paper: rollout."""
+    penalties: list[Annotated[str, Field(pattern=PART_NAME)]] = Field([])
+    """What is taken off the objective or the reward: any number of kl, entropy."""
+    average: Literal["rollout", "turn", "token", "sum"] = "rollout"
+    """What counts alike in a minibatch: every rollout, and in it every token; every rollout, and in it every turn; every
+    token; or (`sum`) every token, its sum divided by `average_tokens` for each rollout. Paper: rollout."""
+    average_tokens: int | None = Field(None, ge=1)
+    """What `average: sum` divides a rollout's sum by: 1, or the most tokens that a rollout can have (Dr. GRPO)."""
+    minibatch_mean: Literal["own", "full"] = "own"
+    """What the last, short minibatch of an epoch divides by: the rollouts it has, or trainer.minibatch_rollouts, so that they
+    count less. Released: full."""
     epochs: int = Field(2, ge=1)
     """Passes over the rollouts of an iteration. Released: 2."""
+    max_iteration_kl: float = Field(0.0, ge=0)
+    """An iteration ends before the step at which |mean over the minibatch's rollouts of the sum of log(pi / pi_start)| exceeds
+    this; 0: it never does. Released: 20."""
+
+    @model_validator(mode="after")
+    def _average_has_its_number(self) -> Self:
+        if (self.average == "sum") != (self.average_tokens is not None):
+            raise ValueError(
+                f"algorithm.average: {self.average} with algorithm.average_tokens: {self.average_tokens}: `sum` needs a number, and the "
+                "others none"
+            )
+        return self
 
 
 class TrainerConfig(Section):
@@ -119,8 +138,9 @@ class TrainerConfig(Section):
     """AdamW's decoupled decay on the trained weights."""
     max_grad_norm: float = Field(1.0, gt=0)
     """Global gradient norm is clipped to this. Paper: 1."""
-    minibatch_rollouts: int = Field(32, ge=1)
-    """Rollouts per optimiser step, over all ranks. Released: 32. Fewer surviving rollouts make one shorter minibatch."""
+    minibatch_rollouts: int | None = Field(32, ge=1)
+    """Rollouts per optimiser step, over all ranks; null: all of the iteration, so that an epoch is one step (strictly on-policy).
+    Released: 32. Fewer surviving rollouts make one shorter minibatch."""
     max_tokens_per_microbatch: int = Field(32_768, ge=64)
     """Padded tokens of one forward and backward on one rank; a longer single rollout goes alone, and with sequence
     parallelism every rollout does."""
@@ -244,10 +264,9 @@ class Config(Section):
                 f"trainer.sequence_parallel_size ({self.trainer.sequence_parallel_size}) does not divide "
                 f"trainer.num_processes ({self.trainer.num_processes})"
             )
-        if self.trainer.sequence_parallel_size > 1 and getattr(self.algorithm, "ratio", "token") != "token":
+        if self.algorithm.minibatch_mean == "full" and self.trainer.minibatch_rollouts is None:
             raise ValueError(
-                f"algorithm.ratio: {self.algorithm.ratio} needs whole sequences, and trainer.sequence_parallel_size "
-                f"({self.trainer.sequence_parallel_size}) cuts them; set one of them to 1 or token"
+                "algorithm.minibatch_mean: full divides by trainer.minibatch_rollouts, and that is null: every minibatch is whole"
             )
         if (self.nodes.inference == 0) != (self.nodes.training == 0):
             raise ValueError(

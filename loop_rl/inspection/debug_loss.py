@@ -5,7 +5,7 @@
 
 A line is one action token: its place in its sequence and its turn; the policy version that sampled it; what the objective
 reads (behaviour: the log-probability it was sampled with; recomputed: the one under the policy that the iteration started
-from, where algorithm.ratio_to asks for it; advantage); its log-probability under the policy that is debugged (theta); what
+from, where algorithm.ratio_to asks for it; reference: the one under the untouched model, where a penalty does; advantage); its log-probability under the policy that is debugged (theta); what
 the objective shows (of `clipped` the importance ratio, whether the clip takes its gradient away, and the importance weight,
 which multiplies the objective); objective and weight, whose products with a minus sign add up to the rollout's loss; the
 entropy of theta in nats. A minibatch's loss is the mean of its rollouts'.
@@ -16,7 +16,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -28,8 +28,10 @@ from transformers.utils.logging import disable_progress_bar
 
 from loop_rl.agents.chat import load_tokenizer
 from loop_rl.algorithms.aggregation import policy_loss
+from loop_rl.algorithms.learning import make_objective
+from loop_rl.algorithms.protocols import COMPUTED
 from loop_rl.config.base import ConfigError
-from loop_rl.config.parts import ADVANTAGE, OBJECTIVE, make_part
+from loop_rl.config.parts import ADVANTAGE, PENALTIES, make_part, make_parts
 from loop_rl.config.settings import Config
 from loop_rl.data.rollout import Rollout
 from loop_rl.data.samples import Column, Sample
@@ -38,7 +40,7 @@ from loop_rl.machine.command import run_command
 from loop_rl.store.rollout_files import read_group
 from loop_rl.store.run_dir import RunDir
 from loop_rl.store.updates import read_updates
-from loop_rl.training.batching import MicroBatch, collate, size_of
+from loop_rl.training.batching import MicroBatch, average_of, collate, size_of
 from loop_rl.training.model import PolicyModel, load_llm
 
 _MIN_WIDTH = 175  # of the table, where the output is no terminal or a narrow one
@@ -68,27 +70,32 @@ class TokenLoss:
 
 @torch.no_grad()
 def token_losses(
-    rollout: Rollout, advantage: Column, policy: PolicyModel, config: Config, start: PolicyModel | None = None
+    rollout: Rollout,
+    advantage: Column,
+    policy: PolicyModel,
+    config: Config,
+    others: Mapping[str, PolicyModel] | None = None,
 ) -> tuple[list[TokenLoss], float]:
     """Every action token of a rollout, and the loss of a minibatch that holds this rollout alone.
 
     Args:
-        start: the policy that the iteration started from; needed where the objective reads "recomputed".
+        others: by column: for "recomputed" the policy that the iteration started from, for "reference" the untouched model;
+            those that the objective reads.
 
     Raises:
         ConfigError: the rollout has no action token.
     """
     if not rollout.num_action_tokens:
         raise ConfigError(f"{rollout.rollout_id}: ended before its first action ({rollout.end_reason}); it has no loss")
-    objective = make_part(OBJECTIVE, config)
+    objective = make_objective(config)
     samples = rollout.samples({"advantage": advantage})
-    if "recomputed" in objective.reads:
-        recomputed_N, _ = _forward(start, _batch(samples, (), config, start))
-        for sample, part_n in zip(samples, recomputed_N.split([s.num_action_tokens for s in samples]), strict=True):
-            sample.columns["recomputed"] = part_n.tolist()
+    for name in COMPUTED & objective.reads:
+        of_other_N, _ = _forward(others[name], _batch(samples, (), config, others[name]))
+        for sample, part_n in zip(samples, of_other_N.split([s.num_action_tokens for s in samples]), strict=True):
+            sample.columns[name] = part_n.tolist()
     batch = _batch(samples, objective.reads, config, policy)
     logprobs_N, entropies_N = _forward(policy, batch)
-    terms = objective(logprobs_N, batch)
+    terms = objective(logprobs_N, replace(batch, entropies_N=entropies_N))
     loss = policy_loss(terms.objective_N, batch.weights_N).item()
     rows_N = zip(
         (batch.positions_N + 1).tolist(),  # batch.positions_N are those of the tokens before
@@ -108,7 +115,7 @@ def token_losses(
 
 def _batch(samples: list[Sample], columns: Collection[str], config: Config, policy: PolicyModel) -> MicroBatch:
     minibatch = size_of(samples, range(len(samples)))
-    return collate(samples, columns, config.algorithm.average, minibatch).to(next(policy.parameters()).device)
+    return collate(samples, columns, average_of(config), minibatch).to(next(policy.parameters()).device)
 
 
 def _forward(policy: PolicyModel, batch: MicroBatch) -> tuple[Tensor, Tensor]:
@@ -154,6 +161,10 @@ def advantage_of(run: RunDir, rollout: Rollout) -> tuple[Column, str]:
                 update.advantages or update.advantage,
                 "trained on" if update.trained else "left out of training by the filter",
             )
+    if any(penalty.charges for penalty in make_parts(PENALTIES, run.config)):
+        raise ConfigError(
+            f"{rollout.rollout_id}: not trained on yet, and what a penalty takes off its reward is known only then"
+        )
     group = read_group(run.group_file(rollout.group_id))
     index = [other.rollout_id for other in group.rollouts].index(rollout.rollout_id)
     return make_part(ADVANTAGE, run.config)(group.rollouts)[index]["advantage"], "not trained on yet"
@@ -187,7 +198,7 @@ def _cell(value: float | bool) -> str:
 
 def _reading_order(name: str) -> tuple[bool, str]:
     """Log-probabilities first."""
-    return name not in ("behaviour", "recomputed"), name
+    return name not in ("behaviour", *COMPUTED), name
 
 
 def main() -> int:
@@ -206,10 +217,13 @@ def _debug_loss(args: argparse.Namespace) -> None:
     version = rollout.iteration if args.version is None else args.version
     tokenizer = load_tokenizer(config.model.path)
     disable_progress_bar()
-    policy = start = load_policy(run, config, version)
-    if version != rollout.iteration and "recomputed" in make_part(OBJECTIVE, config).reads:
-        start = load_policy(run, config, rollout.iteration)
-    tokens, loss = token_losses(rollout, advantage, policy, config, start)
+    policy = load_policy(run, config, version)
+    versions = {"recomputed": rollout.iteration, "reference": 0}
+    others = {
+        name: policy if versions[name] == version else load_policy(run, config, versions[name])
+        for name in COMPUTED & make_objective(config).reads
+    }
+    tokens, loss = token_losses(rollout, advantage, policy, config, others)
     texts = [tokenizer.decode([token.token_id]) for token in tokens]
     console = Console(highlight=False)
     console.width = max(console.width, _MIN_WIDTH)

@@ -116,8 +116,9 @@ def training_time(
         rng, total = random.Random(0), 0.0
         for _ in range(config.algorithm.epochs):
             order = rng.sample(list(lengths), len(lengths))
-            for start in range(0, len(order), trainer.minibatch_rollouts):
-                total += step_seconds(order[start : start + trainer.minibatch_rollouts])
+            size = trainer.minibatch_rollouts or len(order)
+            for start in range(0, len(order), size):
+                total += step_seconds(order[start : start + size])
         return total
 
     def step_seconds(lengths: Sequence[int]) -> float:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from loop_rl.algorithms.aggregation import Average, Size, token_weights
+from loop_rl.config.settings import Config
 from loop_rl.data.samples import Sample
 
 
@@ -43,6 +44,8 @@ class MicroBatch:
     """Action tokens of each sample, in the order in which they make up N."""
     num_tokens: int
     """Tokens of the samples, padding excluded; 0 marks a dummy."""
+    entropies_N: Tensor | None = None
+    """Of the policy being trained; once its forward is done."""
 
     def sum_by(self, values_N: Tensor, level: str) -> Tensor:
         """[N], for each token the sum over its "turn" or "trajectory", with gradient."""
@@ -79,10 +82,21 @@ def size_of(samples: Sequence[Sample], minibatch: Sequence[int]) -> Size:
     return Size(len({sample.rollout_id for sample in chosen}), sum(sample.num_action_tokens for sample in chosen))
 
 
-def shuffled_minibatches(num_rollouts: int, size: int, seed: int, iteration: int, epoch: int) -> list[list[int]]:
-    """Indices 0..num_rollouts-1, ordered by (seed, iteration, epoch) and cut into minibatches; the last may be short."""
+def average_of(config: Config) -> Average:
+    """What counts alike in a minibatch, as the config says."""
+    algorithm = config.algorithm
+    full = config.trainer.minibatch_rollouts if algorithm.minibatch_mean == "full" else 0
+    return Average(algorithm.average, algorithm.average_tokens or 1, full)
+
+
+def shuffled_minibatches(num_rollouts: int, size: int | None, seed: int, iteration: int, epoch: int) -> list[list[int]]:
+    """Indices 0..num_rollouts-1, ordered by (seed, iteration, epoch) and cut into minibatches; the last may be short.
+
+    size: None leaves them in one.
+    """
     order = list(range(num_rollouts))
     random.Random(f"{seed}/{iteration}/{epoch}").shuffle(order)
+    size = size or num_rollouts
     return [order[start : start + size] for start in range(0, num_rollouts, size)]
 
 

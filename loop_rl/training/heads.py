@@ -62,22 +62,29 @@ class LogprobHead(nn.Module):
         self.chunk_tokens = chunk_tokens
         self.rule = rule
 
-    def forward(self, hidden_NH: Tensor, targets_N: Tensor) -> tuple[Tensor, Tensor]:
-        """Float32 log-probabilities of targets_N (int64), with gradient, and entropies in nats, without; both [N]."""
+    def forward(self, hidden_NH: Tensor, targets_N: Tensor, entropy_gradient: bool = False) -> tuple[Tensor, Tensor]:
+        """Float32 log-probabilities of targets_N (int64), with gradient, and entropies in nats, without; both [N].
+
+        entropy_gradient: of the entropies, too.
+        """
         chunks = zip(hidden_NH.split(self.chunk_tokens), targets_N.split(self.chunk_tokens), strict=True)
         # Non-reentrant: the reentrant kind fails under ZeRO 2 and 3.
         results = [
-            checkpoint(self._chunk, hidden_CH, targets_C, use_reentrant=False) for hidden_CH, targets_C in chunks
+            checkpoint(self._chunk, hidden_CH, targets_C, entropy_gradient, use_reentrant=False)
+            for hidden_CH, targets_C in chunks
         ]
         logprobs, entropies = zip(*results, strict=True)
         return torch.cat(logprobs), torch.cat(entropies)
 
-    def _chunk(self, hidden_CH: Tensor, targets_C: Tensor) -> tuple[Tensor, Tensor]:
+    def _chunk(self, hidden_CH: Tensor, targets_C: Tensor, entropy_gradient: bool) -> tuple[Tensor, Tensor]:
         logits_CV = self.rule(F.linear(hidden_CH, self.weight, self.bias).float())
         if self.temperature != 1.0:
             logits_CV = logits_CV / self.temperature
         logsumexp_C = logits_CV.logsumexp(-1)
         logprobs_C = logits_CV.gather(-1, targets_C[:, None])[:, 0] - logsumexp_C
+        if entropy_gradient:
+            probs_CV = (logits_CV - logsumexp_C[:, None]).exp()
+            return logprobs_C, logsumexp_C - (probs_CV * logits_CV).sum(-1)
         # Last and without gradient, so that the recomputation in the backward pass stops before it.
         with torch.no_grad():
             probs_CV = (logits_CV - logsumexp_C[:, None]).exp_()

@@ -47,11 +47,13 @@ class PolicyModel(nn.Module):
         targets_N: Tensor,
         first_position: int = 0,
         own_forward: bool = False,
+        entropy_gradient: bool = False,
     ) -> tuple[Tensor, Tensor]:
         """Float32 log-probabilities and entropies (nats) of targets_N, predicted at column positions_N of rows_N.
 
         first_position: place of the first column in its rollout.
         own_forward: as the LLM's own forward computes the logits, all of them; to compare with.
+        entropy_gradient: the entropies carry a gradient.
         """
         model = self.llm.get_base_model() if isinstance(self.llm, PeftModel) else self.llm
         end = first_position + input_ids_BT.shape[1]
@@ -63,7 +65,7 @@ class PolicyModel(nn.Module):
             return distribution.log_prob(targets_N), distribution.entropy()
         decoder = model.base_model  # without the output head
         hidden_BTH = decoder(**inputs).last_hidden_state
-        return self.head(hidden_BTH[rows_N, positions_N], targets_N)
+        return self.head(hidden_BTH[rows_N, positions_N], targets_N, entropy_gradient)
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """What a checkpoint holds: the trained parameters. DeepSpeed, asked to leave frozen ones out, leaves each out

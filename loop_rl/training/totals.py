@@ -68,9 +68,12 @@ class Totals:
         return figures
 
     def by_rollout(self, samples: Sequence[Sample]) -> dict[str, TokenValues]:
-        """What the last epoch computed, by rollout; `samples` are those that `last_epoch` counts."""
+        """What the last epoch computed, by rollout; `samples` are those that `last_epoch` counts. Where it was ended early, those
+        that it has not come to are missing."""
         values: dict[str, TokenValues] = {}
         for index, sample in enumerate(samples):
+            if index not in self.last_epoch:
+                continue
             ours, before = self.last_epoch[index], values.get(sample.rollout_id)
             values[sample.rollout_id] = before + ours if before else ours
         return values

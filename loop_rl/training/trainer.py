@@ -6,9 +6,11 @@ Shapes: B samples of a micro-batch, T tokens, N action tokens, H hidden size.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import replace
 from datetime import timedelta
 
 import torch
@@ -18,10 +20,18 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from loop_rl.algorithms.aggregation import Size, policy_loss
-from loop_rl.algorithms.protocols import Objective
+from loop_rl.algorithms.protocols import COMPUTED, Objective
 from loop_rl.config.settings import Config
 from loop_rl.data.samples import Sample
-from loop_rl.training.batching import MicroBatch, by_rollout, collate, plan_microbatches, shuffled_minibatches, size_of
+from loop_rl.training.batching import (
+    MicroBatch,
+    average_of,
+    by_rollout,
+    collate,
+    plan_microbatches,
+    shuffled_minibatches,
+    size_of,
+)
 from loop_rl.training.engine import limit_collectives, make_accelerator, peak_memory
 from loop_rl.training.model import PolicyModel, load_llm, trainable
 from loop_rl.training.sequence_parallel import require_divisible_heads, shard
@@ -95,6 +105,7 @@ class Trainer:
             loss: mean over the minibatches' rollouts.
             grad_norm, grad_norm_max: mean and largest global gradient norm of the steps, before clipping.
             num_steps, num_rollouts, num_tokens, num_action_tokens: of the iteration, each epoch counted.
+            stopped_by_kl: 1 when `algorithm.max_iteration_kl` ended it, else 0; absent where that is 0.
             tokens_per_s: num_tokens per second over all ranks.
             peak_memory_gib: most memory that any one rank has used so far: of its GPU, without one resident in RAM.
             logprob_diff_mean, logprob_diff_max, logprob_diff_tokens: |trainer - sampler| log-probability over the
@@ -108,9 +119,8 @@ class Trainer:
         if not samples:
             raise ValueError(f"iteration {iteration}: no rollout to train on; skip the iteration")
         started = time.monotonic()
-        if "recomputed" in objective.reads:
-            for sample, logprobs in zip(samples, self.logprobs(samples), strict=True):
-                sample.columns["recomputed"] = logprobs
+        for name in sorted(COMPUTED & objective.reads):
+            self.add_column(samples, name)
         described = objective.describe(
             {name: torch.tensor([x for sample in samples for x in sample.columns[name]]) for name in objective.reads}
         )
@@ -120,7 +130,12 @@ class Trainer:
             # The first step compares the trainer with the sampler, before anything has changed.
             compare_version = iteration if step == 0 else None
             in_last_epoch = step >= len(minibatches) - len(minibatches) // self.config.algorithm.epochs
-            grad_norms.append(self._step(samples, minibatch, objective, totals, compare_version, in_last_epoch))
+            grad_norm = self._step(samples, minibatch, objective, totals, compare_version, in_last_epoch)
+            if grad_norm is None:
+                described["stopped_by_kl"] = 1.0
+                minibatches = minibatches[: step + 1]
+                break
+            grad_norms.append(grad_norm)
             if not math.isfinite(grad_norms[-1]):
                 raise RuntimeError(
                     f"iteration {iteration}, step {step}: gradient norm is {grad_norms[-1]}; nothing was saved"
@@ -131,29 +146,42 @@ class Trainer:
         seconds = time.monotonic() - started
         num_rollouts = sum(size_of(samples, minibatch).num_rollouts for minibatch in minibatches)
         num_tokens = sum(samples[index].num_tokens for minibatch in minibatches for index in minibatch)
+        if self.config.algorithm.max_iteration_kl:
+            described.setdefault("stopped_by_kl", 0.0)
         figures = totals.figures() | described
         figures |= {
             "loss": totals.loss / num_rollouts,
-            "grad_norm": sum(grad_norms) / len(grad_norms),
-            "grad_norm_max": max(grad_norms),
-            "num_steps": len(minibatches),
+            "grad_norm": sum(grad_norms) / max(len(grad_norms), 1),
+            "grad_norm_max": max(grad_norms, default=0.0),
+            "num_steps": len(grad_norms),
             "num_rollouts": num_rollouts,
             "num_tokens": num_tokens,
             "tokens_per_s": num_tokens / seconds,
         }
         return Update(figures, totals.by_rollout(samples))
 
+    def add_column(self, samples: Sequence[Sample], name: str) -> None:
+        """Give each sample that lacks it a column of `COMPUTED`, under the policy as it is now. Every rank must call it."""
+        without = [sample for sample in samples if name not in sample.columns]
+        if without:
+            for sample, logprobs in zip(without, self.logprobs(without, of_base=name == "reference"), strict=True):
+                sample.columns[name] = logprobs
+
     @torch.no_grad()
-    def logprobs(self, samples: Sequence[Sample], own_forward: bool = False) -> list[list[float]]:
+    def logprobs(
+        self, samples: Sequence[Sample], own_forward: bool = False, of_base: bool = False
+    ) -> list[list[float]]:
         """Log-probabilities of the samples' action tokens under the policy as it is now, the same on every rank.
 
         own_forward: see `PolicyModel.forward`.
+        of_base: under the untouched model, the adapter switched off.
         """
         totals = Totals()
         everything = list(range(len(samples)))
         for indices in self._plan(samples, everything):
             batch = self._microbatch(samples, indices, (), size_of(samples, everything))
-            logprobs_N, entropies_N = self._forward(batch, own_forward)
+            with self.llm.disable_adapter() if of_base else contextlib.nullcontext():
+                logprobs_N, entropies_N = self._forward(batch, own_forward)
             if indices:
                 totals.last_epoch |= by_sample(indices, batch, logprobs_N, entropies_N)
         values = self._over_ranks(totals).last_epoch
@@ -170,14 +198,12 @@ class Trainer:
         assert not optimizer.state
         counters = {name: getattr(self.engine, name) for name in _COUNTERS}
         of_all_ranks = list(samples) * self._num_data_ranks
-        for group in optimizer.param_groups:
-            group["lr"] = 0.0
         totals = Totals()
-        self._step(of_all_ranks, list(range(len(of_all_ranks))), objective, totals)
-        for group in optimizer.param_groups:
-            group["lr"] = self.config.trainer.learning_rate
+        with self._learning_rate(0.0):
+            self._step(of_all_ranks, list(range(len(of_all_ranks))), objective, totals)
         for state in optimizer.state.values():
-            state["step"].zero_()
+            for value in state.values():
+                value.zero_()
         vars(self.engine).update(counters)
         return self._over_ranks(totals).peak_memory
 
@@ -201,31 +227,75 @@ class Trainer:
         totals: Totals,
         compare_version: int | None = None,
         in_last_epoch: bool = False,
-    ) -> float:
+    ) -> float | None:
         """One optimiser step on the mean over a minibatch, given as indices of samples; returns the global gradient
-        norm before clipping.
+        norm before clipping, or None when `algorithm.max_iteration_kl` forbade the step.
 
         compare_version: add up how trainer and sampler differ on the tokens that this version sampled.
         """
         size = size_of(samples, minibatch)
         plan = self._plan(samples, minibatch)
+        start = "recomputed" if "recomputed" in objective.reads else "behaviour"
+        log_ratio_sum, values = 0.0, {}
         for i, indices in enumerate(plan):
             batch = self._microbatch(samples, indices, objective.reads | {"behaviour"}, size)
             self.engine.set_gradient_accumulation_boundary(i == len(plan) - 1)
-            logprobs_N, entropies_N = self._forward(batch)
-            terms = objective(logprobs_N, batch)
+            logprobs_N, entropies_N = self._forward(batch, entropy_gradient=objective.needs_entropies)
+            terms = objective(logprobs_N, replace(batch, entropies_N=entropies_N))
+            entropies_N = entropies_N.detach()
             loss = policy_loss(terms.objective_N, batch.weights_N)
             self.engine.backward(loss * self._num_averaged)
             if indices:  # a dummy counts nowhere
                 totals.add(loss.item() * size.num_rollouts, terms, entropies_N)
-                if in_last_epoch:
-                    totals.last_epoch |= by_sample(indices, batch, logprobs_N, entropies_N)
+                log_ratio_sum += (logprobs_N.detach() - batch.columns_N[start]).double().sum().item()
+                if in_last_epoch or self.config.algorithm.max_iteration_kl:
+                    values |= by_sample(indices, batch, logprobs_N, entropies_N)
                 if compare_version is not None:
                     log_ratio_N = logprobs_N.detach() - batch.columns_N["behaviour"]
                     totals.add_mismatch(log_ratio_N[batch.versions_N == compare_version])
+        if self._is_too_far(log_ratio_sum / size.num_rollouts):
+            self._discard_gradients()
+            return None
+        for index in minibatch:  # another rank may have it this time
+            totals.last_epoch.pop(index, None)
+        totals.last_epoch |= values
         self.engine.step()
         totals.peak_memory = max(totals.peak_memory, peak_memory())
         return float(self.engine.get_global_grad_norm())
+
+    def _is_too_far(self, log_ratio_mean: float) -> bool:
+        """Whether `algorithm.max_iteration_kl` ends the iteration here. log_ratio_mean: this rank's part of it."""
+        limit = self.config.algorithm.max_iteration_kl
+        if not limit:
+            return False
+        total = torch.tensor(log_ratio_mean, dtype=torch.float64, device=self.accelerator.device)
+        dist.all_reduce(total)
+        return abs(total.item()) / self.config.trainer.sequence_parallel_size > limit
+
+    def _discard_gradients(self) -> None:
+        """Forget what the last backward passes have left, by a step without effect: under ZeRO they lie where only a step
+        clears them."""
+        optimizer = self.engine.optimizer.optimizer  # torch's, below DeepSpeed's
+        before = {
+            parameter: {name: value.clone() for name, value in state.items()}
+            for parameter, state in optimizer.state.items()
+        }
+        with self._learning_rate(0.0):
+            self.engine.step()
+        for parameter, state in optimizer.state.items():
+            for name, value in state.items():
+                value.copy_(before[parameter][name]) if parameter in before else value.zero_()
+
+    @contextlib.contextmanager
+    def _learning_rate(self, value: float) -> Iterator[None]:
+        """Steps in the body are done with this learning rate."""
+        groups = self.engine.optimizer.optimizer.param_groups
+        before = [group["lr"] for group in groups]
+        for group in groups:
+            group["lr"] = value
+        yield
+        for group, rate in zip(groups, before, strict=True):
+            group["lr"] = rate
 
     @property
     def _num_averaged(self) -> int:
@@ -253,14 +323,22 @@ class Trainer:
     def _microbatch(
         self, samples: Sequence[Sample], indices: list[int], columns: Collection[str], minibatch: Size
     ) -> MicroBatch:
-        batch = collate([samples[index] for index in indices], columns, self.config.algorithm.average, minibatch)
+        batch = collate([samples[index] for index in indices], columns, average_of(self.config), minibatch)
         if (size := self.config.trainer.sequence_parallel_size) > 1:
             batch = shard(batch, self.rank % size, size)
         return batch.to(self.accelerator.device)
 
-    def _forward(self, batch: MicroBatch, own_forward: bool = False) -> tuple[Tensor, Tensor]:
+    def _forward(
+        self, batch: MicroBatch, own_forward: bool = False, entropy_gradient: bool = False
+    ) -> tuple[Tensor, Tensor]:
         return self.engine(
-            batch.input_ids_BT, batch.rows_N, batch.positions_N, batch.targets_N, batch.first_position, own_forward
+            batch.input_ids_BT,
+            batch.rows_N,
+            batch.positions_N,
+            batch.targets_N,
+            batch.first_position,
+            own_forward,
+            entropy_gradient,
         )
 
     def _over_ranks(self, totals: Totals) -> Totals:

@@ -2,7 +2,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from loop_rl.algorithms.advantages.group_mean import group_mean
 from loop_rl.algorithms.advantages.leave_one_out import leave_one_out
+from loop_rl.algorithms.advantages.standard_deviation import divided_by_std
 from loop_rl.algorithms.filters.informative import is_informative
 
 rewards = st.lists(st.floats(0, 1), min_size=2, max_size=12)
@@ -55,3 +57,29 @@ def test_filter_keeps_a_rollout_with_one_token_that_teaches():
 @given(st.floats(0, 1), st.integers(2, 12))
 def test_filter_drops_a_group_that_scored_alike(reward, num_rollouts):
     assert not any(is_informative(advantage, 0.01) for advantage in leave_one_out([reward] * num_rollouts))
+
+
+def test_group_mean_and_standard_deviation_by_hand():
+    # Mean 0.5, population variance (0.25 + 0.25 + 0 + 0) / 4 = 0.125.
+    rewards_K = [1.0, 0.0, 0.5, 0.5]
+    assert group_mean(rewards_K) == pytest.approx([0.5, -0.5, 0, 0])
+    assert divided_by_std(group_mean(rewards_K), rewards_K) == pytest.approx([2**0.5, -(2**0.5), 0, 0])
+
+
+@given(rewards)
+def test_group_mean_is_leave_one_out_made_smaller(rewards_K):
+    share = (len(rewards_K) - 1) / len(rewards_K)
+    assert group_mean(rewards_K) == pytest.approx([share * a for a in leave_one_out(rewards_K)], abs=1e-9)
+
+
+@given(rewards, st.floats(0.1, 10))
+def test_divided_by_the_standard_deviation_the_scale_of_rewards_is_gone(rewards_K, scale):
+    if max(rewards_K) - min(rewards_K) > 1e-3:
+        scaled = [scale * reward for reward in rewards_K]
+        assert divided_by_std(group_mean(scaled), scaled) == pytest.approx(
+            divided_by_std(group_mean(rewards_K), rewards_K), rel=1e-6, abs=1e-6
+        )
+
+
+def test_of_a_group_that_scored_alike_nothing_is_divided_by_zero():
+    assert divided_by_std(group_mean([0.3] * 4), [0.3] * 4) == pytest.approx([0] * 4)

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from loop_rl.algorithms.aggregation import policy_loss
 from loop_rl.algorithms.figures import TokenSums
 from loop_rl.algorithms.importance import importance_weights, weight_figures
-from loop_rl.algorithms.objectives.clipped import Objective, Settings, clipped_surrogate
+from loop_rl.algorithms.objectives import cispo, clipped
+from loop_rl.algorithms.objectives.clipped import Settings, clipped_surrogate
 from loop_rl.training.batching import MicroBatch
 
 EPSILON = 0.1
@@ -27,7 +28,7 @@ def surrogate(ratios, advantages):
     return logprobs, clipped_surrogate(logprobs, torch.tensor(advantages), EPSILON)
 
 
-def terms_of(ratios, advantages, behaviour=None, turns=None, **settings):
+def terms_of(ratios, advantages, behaviour=None, turns=None, objective=clipped, **settings):
     """What the objective makes of tokens with these ratios to log-probabilities of 0, all of one sample."""
     zeros_N = torch.zeros(len(ratios))
     columns_N = {"advantage": torch.tensor(advantages), "recomputed": zeros_N}
@@ -35,7 +36,9 @@ def terms_of(ratios, advantages, behaviour=None, turns=None, **settings):
     rows_N, turns_N = torch.zeros(len(ratios), dtype=torch.int64), torch.tensor(turns or [0] * len(ratios))
     batch = MicroBatch(zeros_N, 0, rows_N, rows_N, rows_N, columns_N, zeros_N, rows_N, turns_N, [len(ratios)], 0)
     logprobs_N = torch.tensor([math.log(ratio) for ratio in ratios], requires_grad=True)
-    return logprobs_N, Objective(Settings(clip_epsilon=EPSILON, **settings))(logprobs_N, batch)
+    if objective is clipped:
+        settings |= {"clip_epsilon": EPSILON}
+    return logprobs_N, objective.Objective(objective.Settings(**settings))(logprobs_N, batch)
 
 
 def sums_of(ratios, advantages, entropies):
@@ -59,6 +62,45 @@ def test_ratios_of_turns_and_trajectories_by_hand():
     assert terms.objective_N.tolist() == pytest.approx([0.6] * 3)
     terms.objective_N.sum().backward()  # each token's term moves with every token of the trajectory
     assert logprobs.grad.tolist() == pytest.approx([1.8] * 3)
+
+
+def test_clip_higher_and_dual_clip_by_hand():
+    # Range 0.9 to 1.3; c = 1.5. A = 1: 1.2 is within, 1.5 is cut to 1.3. A = -1: 1.2 counts, 2 is bounded by 1.5.
+    _, terms = terms_of([1.2, 1.5, 1.2, 2.0, 0.5], [1.0, 1.0, -1.0, -1.0, -1.0], clip_high=0.3, dual_clip=1.5)
+    assert terms.objective_N.tolist() == pytest.approx([1.2, 1.3, -1.2, -1.5, -0.9])
+    assert terms.shown["clipped"].tolist() == [False, True, False, True, True]
+    logprobs, terms = terms_of([2.0, 1.2], [-1.0, -1.0], dual_clip=1.5)
+    terms.objective_N.sum().backward()
+    assert logprobs.grad.tolist() == pytest.approx([0.0, -1.2])
+
+
+def test_geometric_mean_ratio_by_hand():
+    # exp of the mean of log 4 and log 1: 2, cut to 1.1.
+    _, terms = terms_of([4.0, 1.0], [1.0, 1.0], ratio="gspo", ratio_to="recomputed")
+    assert terms.shown["ratio"].tolist() == pytest.approx([2.0, 2.0]) and terms.objective_N.tolist() == pytest.approx(
+        [1.1, 1.1]
+    )
+
+
+def test_masks_by_hand():
+    # Weights exp(0 - behaviour): 0.25, 1, 8. IcePop keeps [0.5, 5]. The mean log weight is ln 2 / 3 = 0.231.
+    behaviour = [math.log(4), 0.0, -math.log(8)]
+    to = {"ratio_to": "recomputed", "max_importance_weight": 5.0}
+    _, terms = terms_of([1.0] * 3, [1.0] * 3, behaviour, importance="mask", min_importance_weight=0.5, **to)
+    assert terms.objective_N.tolist() == [0.0, 1.0, 0.0]
+    _, terms = terms_of([1.0] * 3, [1.0] * 3, behaviour, **to)
+    assert terms.objective_N.tolist() == pytest.approx([0.25, 1.0, 5.0])
+    for limit, kept in ((0.24, True), (0.22, False)):
+        _, terms = terms_of([1.0] * 3, [1.0] * 3, behaviour, max_mean_log_weight=limit, **to)
+        assert terms.objective_N.tolist() == pytest.approx([0.25, 1.0, 5.0] if kept else [0.0] * 3)
+
+
+def test_cispo_keeps_the_gradient_of_every_token_by_hand():
+    logprobs, terms = terms_of([2.0, 0.5], [1.0, -1.0], objective=cispo, max_ratio=1.28)
+    assert terms.objective_N.tolist() == pytest.approx([1.28 * math.log(2.0), 0.5 * math.log(2.0)])
+    terms.objective_N.sum().backward()
+    assert logprobs.grad.tolist() == pytest.approx([1.28, -0.5])
+    assert terms.shown["clipped"].tolist() == [True, False]
 
 
 def test_surrogate_by_hand():
@@ -97,7 +139,7 @@ def test_golden_values_of_the_decoupled_objective():
     assert (weights * result.objective_N).tolist() == pytest.approx([1.0, 3.3, 1.5])
     assert theta.grad.tolist() == pytest.approx([1.0, 0.0, 1.5])
     assert importance_weights(proximal, behaviour, 0).tolist() == pytest.approx([0.5, 3.0, 1.5])
-    figures = weight_figures(proximal, behaviour, 1.6)
+    figures = weight_figures(Settings(ratio_to="recomputed", max_importance_weight=1.6), proximal, behaviour)
     assert figures == pytest.approx(
         {"importance_weight_mean": 3.6 / 3, "importance_weight_max": 3.0, "importance_truncated_share": 1 / 3}
     )

@@ -55,6 +55,13 @@ def test_the_32b_config_has_the_papers_values():
             "algorithm.max_importance_weight=2",
             "algorithm.max_importance_weight (2.0) has no effect with algorithm.ratio_to: behaviour; set algorithm.ratio_to",
         ),
+        ("algorithm.penalties=[kl,klk]", "algorithm.penalties=klk: there are entropy, kl, or module:Class"),
+        ("algorithm.kl_coefficient=0.1", "unknown setting algorithm.kl_coefficient"),
+        ("algorithm.dual_clip=0.5", "algorithm.dual_clip (0.5): more than 1"),
+        ("algorithm.importance=mask", "algorithm.importance: mask needs algorithm.max_importance_weight"),
+        ("algorithm.ratio=gspo", "set algorithm.ratio_to: recomputed"),
+        ("algorithm.average=sum", "algorithm.average: sum with algorithm.average_tokens: None: `sum` needs a number"),
+        ("algorithm.average_tokens=3", "algorithm.average: rollout with algorithm.average_tokens: 3"),
         ("agent.temperature=0.005", "agent.temperature: Input should be greater than or equal to 0.01 (got 0.005)"),
         ("agent.temperature=2.5", "agent.temperature: Input should be less than or equal to 2 (got 2.5)"),
         (
@@ -80,6 +87,38 @@ def test_bad_settings_are_refused_in_one_line_that_names_the_key(override, messa
         load_config(TINY, [override])
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["algorithm.penalties=[kl]", "model.lora=null"], "with model.lora: null no copy of it is left"),
+        (["algorithm.penalties=[kl]", "algorithm.kl_estimator=k1"], "set kl_in: reward, or take k3"),
+        (["algorithm.minibatch_mean=full", "trainer.minibatch_rollouts=null"], "and that is null"),
+        (
+            [
+                "algorithm.ratio_to=recomputed",
+                "algorithm.importance=mask",
+                "algorithm.max_importance_weight=2",
+                "algorithm.min_importance_weight=3",
+            ],
+            "leaves nothing below",
+        ),
+        (
+            [
+                "algorithm.ratio=turn",
+                "algorithm.ratio_to=recomputed",
+                "trainer.num_processes=2",
+                "trainer.sequence_parallel_size=2",
+            ],
+            "needs whole sequences",
+        ),
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused(overrides, message):
+    with pytest.raises(ConfigError) as error:
+        load_config(TINY, overrides)
+    assert message in str(error.value) and "\n" not in str(error.value)
 
 
 def test_missing_config_names_the_known_ones(monkeypatch):

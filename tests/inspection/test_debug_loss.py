@@ -117,8 +117,8 @@ def test_a_recomputed_ratio_is_to_the_policy_that_the_iteration_started_from(run
     run.config_file.write_text(recomputed.replace("max_importance_weight: 0.0", "max_importance_weight: 2.0"))
     rollout, epsilon = find_rollout(run, "g000001-k1"), run.config.algorithm.clip_epsilon
     start = load_policy(run, run.config, 1)
-    at_start, _ = token_losses(rollout, -0.1, start, run.config, start)
-    tokens, _ = token_losses(rollout, -0.1, load_policy(run, run.config, 2), run.config, start)
+    at_start, _ = token_losses(rollout, -0.1, start, run.config, {"recomputed": start})
+    tokens, _ = token_losses(rollout, -0.1, load_policy(run, run.config, 2), run.config, {"recomputed": start})
     for token, start_logprob in zip(tokens, [token.logprob for token in at_start], strict=True):
         assert token.columns["recomputed"] == pytest.approx(start_logprob, abs=1e-6)
         weight = min(math.exp(start_logprob) / math.exp(token.columns["behaviour"]), 2.0)

@@ -92,7 +92,10 @@ def test_what_does_not_go_together_is_refused_when_the_config_is_read(tmp_path, 
         ({"strength": 0}, "algorithm.strength: Input should be greater than 0"),
         ({"objective": "clipped"}, "unknown setting algorithm.strength"),
         ({"objective": "to_go:Nothing"}, "algorithm.objective=to_go:Nothing"),
-        ({"advantage": "leave_one_in"}, "algorithm.advantage=leave_one_in: there are leave_one_out, or module:Class"),
+        (
+            {"advantage": "leave_one_in"},
+            "algorithm.advantage=leave_one_in: there are group_mean, imitate, leave_one_out, or module:Class",
+        ),
     ):
         with pytest.raises(ConfigError) as error:
             config(served_model, tmp_path, **algorithm)

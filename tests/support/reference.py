@@ -9,7 +9,7 @@ Left out on purpose: padding, micro-batches, ranks, sharding, recomputation, chu
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
@@ -31,8 +31,25 @@ class Args:
     seed: int = 0
     ratio_to: str = "behaviour"
     max_importance_weight: float = 0.0
+    importance: str = "truncate"
+    min_importance_weight: float = 0.0
+    max_mean_log_weight: float = 0.0
     ratio: str = "token"
     average: str = "rollout"
+    average_tokens: int | None = None
+    minibatch_mean: str = "own"
+    advantage: str = "leave_one_out"
+    divide_by_std: bool = False
+    filter: str = "informative"
+    objective: str = "clipped"
+    clip_high: float | None = None
+    dual_clip: float = 0.0
+    max_ratio: float = 0.0
+    kl_coefficient: float = 0.0
+    kl_estimator: str = "k3"
+    kl_in: str = "loss"
+    entropy_coefficient: float = 0.0
+    max_iteration_kl: float = 0.0
 
 
 def sequences(rollout: Rollout) -> list[tuple[list[int], list[int], list[float], list[int]]]:
@@ -67,79 +84,182 @@ def action_distributions(
     return torch.cat(rows), chosen, behaviour, turns
 
 
+def divergence(logprob, reference: float, estimator: str):
+    """One token's k1, k2 or k3 of KL(theta || reference), as Schulman's note has them with r = reference / theta."""
+    log_r = reference - logprob
+    if estimator == "k1":
+        return -log_r
+    if estimator == "k2":
+        return log_r**2 / 2
+    r = log_r.exp() if isinstance(log_r, torch.Tensor) else math.exp(log_r)
+    return (r - 1) - log_r
+
+
+def token_term(t: int, args: Args, logprobs: list, reference: list, weights: list, advantage: float, turns: list):
+    """What token t of a rollout contributes, its ratio, and whether a bound takes its gradient; before penalties."""
+    # The tokens that share a ratio with this one.
+    sharing = {
+        "token": [t],
+        "turn": [u for u in range(len(logprobs)) if turns[u] == turns[t]],
+        "trajectory": range(len(logprobs)),
+        "gspo": range(len(logprobs)),
+    }[args.ratio]
+    ratio = 1.0
+    for u in sharing:
+        ratio = ratio * logprobs[u].exp() / math.exp(reference[u])
+    if args.ratio == "gspo":
+        ratio = ratio ** (1 / len(logprobs))
+    if args.objective == "likelihood":
+        return advantage * logprobs[t], None, None
+    if args.objective == "cispo":
+        frozen = min(ratio.item(), args.max_ratio)
+        return weights[t] * frozen * advantage * logprobs[t], ratio.item(), ratio.item() > args.max_ratio
+    free = ratio * advantage
+    high = args.clip_epsilon if args.clip_high is None else args.clip_high
+    bounded = ratio.clamp(1 - args.clip_epsilon, 1 + high) * advantage
+    term, clipped = torch.minimum(free, bounded), bounded.item() < free.item()
+    if args.dual_clip and advantage < 0 and term.item() < args.dual_clip * advantage:
+        term, clipped = torch.tensor(args.dual_clip * advantage), True
+    return weights[t] * term, ratio.item(), clipped
+
+
+def importance_of(start: list, behaviour: list, args: Args) -> list[float]:
+    """The weight of each token of a rollout."""
+    logs = [ours - theirs for ours, theirs in zip(start, behaviour, strict=True)]
+    weights = []
+    for log in logs:
+        weight = math.exp(log)
+        if args.importance == "mask":
+            weight = weight if args.min_importance_weight <= weight <= args.max_importance_weight else 0.0
+        elif args.max_importance_weight:
+            weight = min(weight, args.max_importance_weight)
+        weights.append(weight)
+    if args.max_mean_log_weight and abs(sum(logs) / len(logs)) > args.max_mean_log_weight:
+        weights = [0.0] * len(weights)
+    return weights
+
+
+def mean_over_minibatch(terms: list, turns: list, args: Args, num_rollouts: int, num_tokens: int):
+    """One rollout's part of it."""
+    missing = num_rollouts / args.minibatch_rollouts if args.minibatch_mean == "full" else 1.0
+    if args.average == "rollout":
+        return missing * sum(terms) / len(terms) / num_rollouts
+    if args.average == "token":
+        return missing * sum(terms) / num_tokens
+    if args.average == "sum":
+        return missing * sum(terms) / args.average_tokens / num_rollouts
+    by_turn = [[term for term, of in zip(terms, turns, strict=True) if of == turn] for turn in set(turns)]
+    return missing * sum(sum(part) / len(part) for part in by_turn) / len(by_turn) / num_rollouts
+
+
+def choose(groups: list[Group], charges: dict[str, float], args: Args) -> tuple[list[Rollout], list[float]]:
+    """The rollouts that are trained on, and their advantages."""
+    rollouts, advantages = [], []
+    for group in groups:
+        rewards = [rollout.reward - charges[rollout.rollout_id] for rollout in group.rollouts]
+        mean = sum(rewards) / len(rewards)
+        std = max(math.sqrt(sum((reward - mean) ** 2 for reward in rewards) / len(rewards)), 1e-7)
+        for k, rollout in enumerate(group.rollouts):
+            others = [reward for j, reward in enumerate(rewards) if j != k]
+            advantage = {
+                "leave_one_out": rewards[k] - sum(others) / len(others),
+                "group_mean": rewards[k] - mean,
+                "imitate": 1.0,
+            }[args.advantage]
+            if args.divide_by_std:
+                advantage /= std
+            if rollout.success if args.filter == "successful" else abs(advantage) >= args.min_abs_advantage:
+                rollouts.append(rollout)
+                advantages.append(advantage)
+    return rollouts, advantages
+
+
+def logprobs_of(model: nn.Module, groups: list[Group], args: Args) -> tuple[dict, dict]:
+    """Log-probabilities by the id of the rollout, under the policy as it is and, where a KL asks, under the untouched model."""
+    own, of_base = {}, {}
+    for rollout in [rollout for group in groups for rollout in group.rollouts]:
+        with torch.no_grad():
+            distributions, chosen, _, _ = action_distributions(model, rollout, args.temperature)
+            own[rollout.rollout_id] = [distributions[t, token].item() for t, token in enumerate(chosen)]
+            if args.kl_coefficient:
+                with model.disable_adapter():
+                    distributions, _, _, _ = action_distributions(model, rollout, args.temperature)
+                of_base[rollout.rollout_id] = [distributions[t, token].item() for t, token in enumerate(chosen)]
+    return own, of_base
+
+
+def charges_of(own: dict, of_base: dict, args: Args) -> dict[str, float]:
+    """What is taken off the reward of each rollout."""
+    if not args.kl_coefficient or args.kl_in == "loss":
+        return dict.fromkeys(own, 0.0)
+    return {
+        rollout_id: args.kl_coefficient
+        * sum(divergence(a, b, args.kl_estimator) for a, b in zip(own[rollout_id], of_base[rollout_id], strict=True))
+        for rollout_id in own
+    }
+
+
 def loop_update(model: nn.Module, groups: list[Group], iteration: int, args: Args) -> tuple[dict, dict]:
     """One iteration's update of the model's trainable weights, in place, with a fresh AdamW.
 
     Returns the figures, and the last epoch's log-probabilities and entropies by the id of the rollout.
     """
-    # Advantage: A_k = R_k - mean of the others' rewards; and the filter.
-    rollouts, advantages = [], []
-    for group in groups:
-        for k, rollout in enumerate(group.rollouts):
-            others = [other.reward for j, other in enumerate(group.rollouts) if j != k]
-            advantage = rollout.reward - sum(others) / len(others)
-            if abs(advantage) >= args.min_abs_advantage:
-                rollouts.append(rollout)
-                advantages.append(advantage)
+    start, of_base = logprobs_of(model, groups, args)
+    charges = charges_of(start, of_base, args)
 
-    # Where the ratio is not to the behaviour policy: to the policy as it is before the first step.
-    start_logprobs, importance = [], []
-    for rollout in rollouts:
-        with torch.no_grad():
-            distributions, chosen, behaviour, _ = action_distributions(model, rollout, args.temperature)
-        start_logprobs.append([distributions[t, token].item() for t, token in enumerate(chosen)])
-        importance += [math.exp(ours) / math.exp(b) for ours, b in zip(start_logprobs[-1], behaviour, strict=True)]
+    # Advantage: A_k = R_k - mean of the others' rewards, or another one; and the filter.
+    rollouts, advantages = choose(groups, charges, args)
 
     # Update: N epochs over shuffled minibatches.
     weights = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(weights, lr=args.learning_rate, weight_decay=args.weight_decay)
-    minibatch_losses, grad_norms, ratios, clipped, kls, entropies = [], [], [], [], [], []
-    tokens = {}
-    for epoch in range(args.epochs):
-        for minibatch in shuffled_minibatches(len(rollouts), args.minibatch_rollouts, args.seed, iteration, epoch):
-            optimizer.zero_grad()
-            loss = 0.0
-            num_minibatch_tokens = sum(rollouts[index].num_action_tokens for index in minibatch)
-            for index in minibatch:
-                distributions, chosen, behaviour, turns = action_distributions(model, rollouts[index], args.temperature)
-                logprobs = [distributions[t, token] for t, token in enumerate(chosen)]
-                reference = behaviour if args.ratio_to == "behaviour" else start_logprobs[index]
-                terms = []
-                for t, logprob in enumerate(logprobs):
-                    # The tokens that share a ratio with this one.
-                    sharing = [u for u in range(len(logprobs)) if turns[u] == turns[t] or args.ratio == "trajectory"]
-                    ratio = 1.0
-                    for u in [t] if args.ratio == "token" else sharing:
-                        ratio = ratio * logprobs[u].exp() / math.exp(reference[u])
-                    weight = math.exp(reference[t]) / math.exp(behaviour[t])
-                    if args.max_importance_weight > 0 and weight > args.max_importance_weight:
-                        weight = args.max_importance_weight
-                    free = ratio * advantages[index]
-                    bounded = ratio.clamp(1 - args.clip_epsilon, 1 + args.clip_epsilon) * advantages[index]
-                    terms.append(weight * torch.minimum(free, bounded))
-                    ratios.append(ratio.item())
-                    clipped.append(bounded.item() < free.item())
-                    own = logprob.exp() / math.exp(reference[t])
-                    kls.append((own - 1 - own.log()).item())
-                    entropies.append(-(distributions[t].exp() * distributions[t]).sum().item())
-                tokens[rollouts[index].rollout_id] = {
-                    "logprobs": [logprob.item() for logprob in logprobs],
-                    "entropies": entropies[-len(logprobs) :],
-                }
-                if args.average == "rollout":
-                    value = sum(terms) / len(terms) / len(minibatch)
-                elif args.average == "token":
-                    value = sum(terms) / num_minibatch_tokens
-                else:
-                    by_turn = [
-                        [term for term, of in zip(terms, turns, strict=True) if of == turn] for turn in set(turns)
-                    ]
-                    value = sum(sum(part) / len(part) for part in by_turn) / len(by_turn) / len(minibatch)
-                loss = loss - value
-            loss.backward()
-            minibatch_losses.append((loss.item(), len(minibatch)))
-            grad_norms.append(nn.utils.clip_grad_norm_(weights, args.max_grad_norm).item())
-            optimizer.step()
+    minibatch_losses, grad_norms, ratios, clipped, kls, entropies, kls_to_base = [], [], [], [], [], [], []
+    logprob_sum, tokens, stopped = 0.0, {}, False
+    minibatches = [
+        minibatch
+        for epoch in range(args.epochs)
+        for minibatch in shuffled_minibatches(len(rollouts), args.minibatch_rollouts, args.seed, iteration, epoch)
+    ]
+    for minibatch in minibatches:
+        optimizer.zero_grad()
+        loss, log_ratio_sum, seen = 0.0, 0.0, {}
+        num_minibatch_tokens = sum(rollouts[index].num_action_tokens for index in minibatch)
+        for index in minibatch:
+            rollout = rollouts[index]
+            distributions, chosen, behaviour, turns = action_distributions(model, rollout, args.temperature)
+            logprobs = [distributions[t, token] for t, token in enumerate(chosen)]
+            reference = behaviour if args.ratio_to == "behaviour" else start[rollout.rollout_id]
+            importance = importance_of(reference, behaviour, args)
+            terms = []
+            for t, logprob in enumerate(logprobs):
+                term, ratio, is_clipped = token_term(t, args, logprobs, reference, importance, advantages[index], turns)
+                entropy = -(distributions[t].exp() * distributions[t]).sum()
+                if args.kl_coefficient and args.kl_in == "loss":
+                    kl = divergence(logprob, of_base[rollout.rollout_id][t], args.kl_estimator)
+                    term = term - args.kl_coefficient * kl
+                    kls_to_base.append(kl.item())
+                term = term + args.entropy_coefficient * entropy
+                terms.append(term)
+                ratios.append(ratio)
+                clipped.append(is_clipped)
+                own = logprob.exp() / math.exp(reference[t])
+                kls.append((own - 1 - own.log()).item())
+                entropies.append(entropy.item())
+                logprob_sum += logprob.item()
+                log_ratio_sum += logprob.item() - reference[t]
+            seen[rollout.rollout_id] = {
+                "logprobs": [logprob.item() for logprob in logprobs],
+                "entropies": entropies[-len(logprobs) :],
+            }
+            loss = loss - mean_over_minibatch(terms, turns, args, len(minibatch), num_minibatch_tokens)
+        minibatch_losses.append((loss.item(), len(minibatch)))
+        if args.max_iteration_kl and abs(log_ratio_sum / len(minibatch)) > args.max_iteration_kl:
+            stopped = True
+            break
+        tokens |= seen
+        loss.backward()
+        grad_norms.append(nn.utils.clip_grad_norm_(weights, args.max_grad_norm).item())
+        optimizer.step()
 
     num_rollouts = sum(size for _, size in minibatch_losses)
 
@@ -150,18 +270,30 @@ def loop_update(model: nn.Module, groups: list[Group], iteration: int, args: Arg
         "loss": sum(loss * size for loss, size in minibatch_losses) / num_rollouts,
         "grad_norm": mean(grad_norms),
         "grad_norm_max": max(grad_norms),
-        "ratio_mean": mean(ratios),
-        "ratio_max": max(ratios),
-        "clip_share": mean(clipped),
-        "approx_kl": mean(kls),
         "entropy": mean(entropies),
         "num_steps": len(grad_norms),
         "num_rollouts": num_rollouts,
         "num_action_tokens": len(ratios),
     }
-    if args.ratio_to == "recomputed":
-        limit = args.max_importance_weight or math.inf
-        figures["importance_weight_mean"] = mean([min(weight, limit) for weight in importance])
-        figures["importance_weight_max"] = max(importance)
-        figures["importance_truncated_share"] = mean([weight > limit for weight in importance])
+    if args.objective == "likelihood":
+        figures["logprob_mean"] = logprob_sum / len(ratios)
+    else:
+        figures |= {
+            "ratio_mean": mean(ratios),
+            "ratio_max": max(ratios),
+            "clip_share": mean(clipped),
+            "approx_kl": mean(kls),
+        }
+    if kls_to_base:
+        figures["kl_to_base"] = mean(kls_to_base)
+    if args.max_iteration_kl:
+        figures["stopped_by_kl"] = float(stopped)
+    if args.ratio_to == "recomputed" and args.objective != "likelihood":
+        pairs = [(start[r.rollout_id], [logprob for turn in r.turns for logprob in turn.logprobs]) for r in rollouts]
+        free = [math.exp(ours - theirs) for pair in pairs for ours, theirs in zip(*pair, strict=True)]
+        by_token = replace(args, max_mean_log_weight=0.0)
+        used = [weight for pair in pairs for weight in importance_of(*pair, by_token)]
+        figures["importance_weight_mean"] = mean(used)
+        figures["importance_weight_max"] = max(free)
+        figures["importance_truncated_share"] = mean([a != b for a, b in zip(free, used, strict=True)])
     return figures, tokens

@@ -8,9 +8,8 @@ from pathlib import Path
 import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from loop_rl.algorithms.advantages.leave_one_out import leave_one_out
-from loop_rl.algorithms.filters.informative import is_informative
 from loop_rl.config.load import parse_config
+from loop_rl.config.parts import ADVANTAGE, FILTER, make_part
 from loop_rl.config.settings import Config
 from loop_rl.data.rollout import Group, Rollout, Turn
 from loop_rl.data.samples import Sample
@@ -88,7 +87,8 @@ def make_groups(num_groups: int, version: int = 0, window: bool = False) -> list
         turns = [make_turn() for _ in range(rng.randint(1, 3))]
         fields = dict.fromkeys(("started_at", "duration_s", "generation_s", "environment_s"), 0.0)
         fields |= dict.fromkeys(("task_id", "family", "instruction"), "task") | {"labels": {}, "iteration": 0}
-        fields |= {"end_reason": "completed", "ending": "terminated", "success": False, "passes": [], "failures": []}
+        fields |= {"end_reason": "completed", "ending": "terminated", "passes": [], "failures": []}
+        fields["success"] = reward > 0.5
         return Rollout(rollout_id=f"r{rng.random()}", group_id=group_id, score=reward, turns=turns, **fields)
 
     sizes = [rng.randint(2, 4) for _ in range(num_groups)]
@@ -98,13 +98,15 @@ def make_groups(num_groups: int, version: int = 0, window: bool = False) -> list
     ]
 
 
-def kept(groups: list[Group], min_abs_advantage: float = 0.01) -> list[tuple[Rollout, float]]:
-    """The rollouts that LOOP trains on, with their advantages."""
+def kept(groups: list[Group], config: Config | None = None) -> list[tuple[Rollout, float]]:
+    """The rollouts that are trained on, with their advantages; by default LOOP's."""
+    config = config or make_config(Path("none"))
+    estimate, is_kept = make_part(ADVANTAGE, config), make_part(FILTER, config)
     pairs = []
     for group in groups:
-        for rollout, advantage in zip(group.rollouts, leave_one_out(group.rewards), strict=True):
-            if is_informative(advantage, min_abs_advantage):
-                pairs.append((rollout, advantage))
+        for rollout, columns in zip(group.rollouts, estimate(group.rollouts), strict=True):
+            if is_kept(rollout, columns):
+                pairs.append((rollout, columns["advantage"]))
     return pairs
 
 

@@ -19,6 +19,8 @@ REPO = Path(__file__).resolve().parents[2]
 
 SEQUENCE_PARALLEL = {"num_processes": 2, "sequence_parallel_size": 2}
 FULL = {"lora": False}
+RECOMPUTED = {"ratio_to": "recomputed"}
+BRAKE = 2.0
 TIED = FULL | {"model": "tied"}
 # Settings of each case of `update`; "model" is the folder of the model.
 UPDATE_CASES: dict[str, dict] = {
@@ -35,6 +37,40 @@ UPDATE_CASES: dict[str, dict] = {
     "turn-ratio": {"zero_stage": 2, "algorithm": {"ratio": "turn", "ratio_to": "recomputed", "average": "turn"}},
     "trajectory-ratio": {"zero_stage": 3, "algorithm": {"ratio": "trajectory", "ratio_to": "recomputed"}},
     "mean-over-tokens": {"zero_stage": 2, "algorithm": {"average": "token"}},
+    "clip-higher-dual": {"zero_stage": 2, "algorithm": {"clip_high": 0.28, "dual_clip": 1.5}},
+    "masked": {
+        "zero_stage": 2,
+        "algorithm": {"importance": "mask", "min_importance_weight": 0.5, "max_importance_weight": 3.0} | RECOMPUTED,
+    },
+    "geometric-mask": {"zero_stage": 3, "algorithm": {"max_mean_log_weight": 0.3} | RECOMPUTED},
+    "gspo": {"zero_stage": 2, "algorithm": {"ratio": "gspo", "advantage": "group_mean"} | RECOMPUTED},
+    "cispo": {"zero_stage": 2, "algorithm": {"objective": "cispo", "divide_by_std": True}},
+    "rloo": {
+        "zero_stage": 2,
+        "minibatch_rollouts": None,
+        "algorithm": {"objective": "likelihood", "epochs": 1, "average": "sum", "average_tokens": 7},
+    },
+    "grpo": {
+        "zero_stage": 3,
+        "minibatch_rollouts": None,
+        "algorithm": {"advantage": "group_mean", "epochs": 1, "penalties": ["kl"]} | RECOMPUTED,
+    },
+    "kl-k2-entropy": {
+        "zero_stage": 2,
+        "algorithm": {"penalties": ["kl", "entropy"], "kl_estimator": "k2", "kl_coefficient": 0.5}
+        | {"entropy_coefficient": 0.3},
+    },
+    "kl-in-reward": {
+        "zero_stage": 1,
+        "algorithm": {"penalties": ["kl"], "kl_in": "reward", "kl_estimator": "k1", "kl_coefficient": 0.5},
+    },
+    "expert-iteration": {
+        "zero_stage": 3,
+        "algorithm": {"advantage": "imitate", "filter": "successful", "objective": "likelihood"},
+    },
+    "short-minibatch-full": {"zero_stage": 2, "algorithm": {"minibatch_mean": "full", "average": "token"}},
+    "brake-zero2": {"zero_stage": 2, "algorithm": {"max_iteration_kl": BRAKE} | RECOMPUTED},
+    "brake-zero3": {"zero_stage": 3, "algorithm": {"max_iteration_kl": BRAKE} | RECOMPUTED},
     "window": {"zero_stage": 2, "window": True},
     "window-turn-ratio": {
         "zero_stage": 3,
@@ -122,23 +158,27 @@ def new_trainer(folder: Path, model: str = "model", **settings):
 
 
 def objective_of(trainer):
-    from loop_rl.config.parts import OBJECTIVE, make_part
+    from loop_rl.algorithms.learning import make_objective
 
-    return make_part(OBJECTIVE, trainer.config)
+    return make_objective(trainer.config)
 
 
 def update(folder: Path) -> None:
     """One iteration of each case; leaves the metrics, what is trained before and after, and log-probabilities after."""
     import tiny
 
+    from loop_rl.config.parts import PENALTIES, make_parts
     from loop_rl.store.rollout_files import read_rollouts
+    from loop_rl.training.charges import charge_rollouts
     from loop_rl.training.publish import save_policy
 
     alone = os.environ["WORLD_SIZE"] == "1"
     for case in ONE_RANK_CASES if alone else UPDATE_CASES:
         settings = dict(UPDATE_CASES[case])
-        samples = tiny.samples_of(tiny.kept(tiny.make_groups(4, window=settings.pop("window", False))))
+        groups = tiny.make_groups(4, window=settings.pop("window", False))
         trainer = new_trainer(folder, **settings)
+        penalties = make_parts(PENALTIES, trainer.config)
+        samples = tiny.samples_of(tiny.kept(groups, trainer.config))
         out = folder / f"{case}-{trainer.num_ranks}"
         save_policy(trainer, out / "before")
         steps = []
@@ -146,7 +186,9 @@ def update(folder: Path) -> None:
         update = trainer.fit(samples, objective, 0, on_step=lambda *step, seen=steps: seen.append(step))
         save_policy(trainer, out / "after")
         logprobs = trainer.logprobs(samples)
+        charges = charge_rollouts(trainer, groups, penalties)
         if trainer.is_main:
+            (out / "charges.json").write_text(json.dumps(charges))
             (out / "logprobs.json").write_text(json.dumps(logprobs))
             (out / "metrics.json").write_text(json.dumps(update.figures | {"steps": steps}))
             tokens = {rollout_id: asdict(values) for rollout_id, values in update.tokens.items()}

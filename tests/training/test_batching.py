@@ -3,7 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loop_rl.algorithms.aggregation import Size, token_weights
+from loop_rl.algorithms.aggregation import Average, Size, token_weights
 from loop_rl.data.samples import Sample
 from loop_rl.training.batching import by_rollout, collate, plan_microbatches, shuffled_minibatches, size_of
 
@@ -50,7 +50,7 @@ SHORT = Sample("s", 1, 1, [7, 8], [False, True], [0], [3], {"behaviour": [-0.5],
 
 
 def test_collate_by_hand():
-    batch = collate([make_sample(), SHORT], ["behaviour", "advantage"], "rollout", Size(5, 20))
+    batch = collate([make_sample(), SHORT], ["behaviour", "advantage"], Average(), Size(5, 20))
     assert batch.input_ids_BT.tolist() == [[1, 2, 3, 4], [7, 8, 0, 0]]
     assert batch.rows_N.tolist() == [0, 0, 1]
     assert batch.positions_N.tolist() == [0, 2, 0]
@@ -65,11 +65,11 @@ def test_collate_by_hand():
 
 def test_a_column_that_no_one_gave_is_an_error():
     with pytest.raises(KeyError, match="return"):
-        collate([SHORT], ["return"], "rollout", Size(1, 1))
+        collate([SHORT], ["return"], Average(), Size(1, 1))
 
 
 def test_sums_by_turn_and_by_trajectory_by_hand():
-    batch = collate([make_sample(turns=(0, 0)), SHORT, make_sample()], [], "rollout", Size(3, 5))
+    batch = collate([make_sample(turns=(0, 0)), SHORT, make_sample()], [], Average(), Size(3, 5))
     values_N = torch.tensor([1.0, 2.0, 4.0, 8.0, 16.0], requires_grad=True)
     assert batch.sum_by(values_N, "turn").tolist() == [3, 3, 4, 8, 16]
     assert batch.sum_by(values_N, "trajectory").tolist() == [3, 3, 4, 24, 24]
@@ -83,10 +83,14 @@ def test_weights_of_every_average_by_hand():
     second = Sample("a", 5, 3, [9, 1, 2, 3], [False, True, True, True], [2] * 3, [1] * 3)
     samples, size = [first, second, SHORT], size_of([first, second, SHORT], [0, 1, 2])
     assert size == Size(2, 6)
-    weights = {average: [token_weights(s, average, size) for s in samples] for average in ("rollout", "turn", "token")}
+    kinds = {kind: Average(kind) for kind in ("rollout", "turn", "token")}
+    kinds |= {"sum": Average("sum", tokens=10), "full": Average("rollout", full_rollouts=8)}
+    weights = {name: [token_weights(s, average, size) for s in samples] for name, average in kinds.items()}
     assert weights["rollout"] == [[1 / 10] * 2, [1 / 10] * 3, [1 / 2]]
     assert weights["turn"] == [[1 / 6] * 2, [pytest.approx(1 / 18)] * 3, [1 / 2]]
     assert weights["token"] == [[1 / 6] * 2, [1 / 6] * 3, [1 / 6]]
+    assert weights["sum"] == [[1 / 20] * 2, [1 / 20] * 3, [1 / 20]]
+    assert weights["full"] == [[1 / 40] * 2, [1 / 40] * 3, [1 / 8]]  # as if six more were there
 
 
 def test_samples_of_a_rollout_stay_together():
@@ -95,7 +99,7 @@ def test_samples_of_a_rollout_stay_together():
 
 
 def test_dummy_weighs_nothing():
-    batch = collate([], ["behaviour", "return"], "rollout", Size(5, 10))
+    batch = collate([], ["behaviour", "return"], Average(), Size(5, 10))
     assert batch.num_tokens == 0
     assert torch.count_nonzero(batch.weights_N) == 0
     assert batch.columns_N.keys() == {"behaviour", "return"}

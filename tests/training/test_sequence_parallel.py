@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loop_rl.algorithms.aggregation import Size
+from loop_rl.algorithms.aggregation import Average, Size
 from loop_rl.config.base import ConfigError
 from loop_rl.data.samples import Sample
 from loop_rl.training.batching import collate
@@ -25,7 +25,7 @@ def sample(mask):
 
 
 def whole_batch(samples):
-    return collate(samples, ["behaviour"], "rollout", Size(5, 100))
+    return collate(samples, ["behaviour"], Average(), Size(5, 100))
 
 
 @given(st.lists(masks, min_size=1, max_size=3), st.sampled_from([1, 2, 3, 4, 8]))

@@ -4,17 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from loop_rl.algorithms.advantages.standard_deviation import divided_by_std
 from loop_rl.algorithms.protocols import AdvantageEstimator
+from loop_rl.config.base import Section
 from loop_rl.data.rollout import Rollout
 from loop_rl.data.samples import Column
+
+
+class Settings(Section):
+    """Of `advantage: leave_one_out`."""
+
+    divide_by_std: bool = False
+    """Divide a group's advantages by the standard deviation of its rewards. Paper: LOOP RwNorm, worse than without."""
 
 
 class Advantage(AdvantageEstimator):
     """One number for all tokens of a rollout."""
 
+    Settings = Settings
+
     def __call__(self, rollouts_K: Sequence[Rollout]) -> list[dict[str, Column]]:
         rewards_K = [rollout.reward for rollout in rollouts_K]
-        return [{"advantage": advantage} for advantage in leave_one_out(rewards_K)]
+        advantages_K = leave_one_out(rewards_K)
+        if self.settings.divide_by_std:
+            advantages_K = divided_by_std(advantages_K, rewards_K)
+        return [{"advantage": advantage} for advantage in advantages_K]
 
 
 def leave_one_out(rewards_K: Sequence[float]) -> list[float]:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Self
 
 from pydantic import Field, model_validator
 
-from loop_rl.algorithms.importance import importance_weights, weight_figures
+from loop_rl.algorithms.importance import ImportanceSettings, token_factors, weight_figures
 from loop_rl.algorithms.protocols import Batch, Terms
 from loop_rl.algorithms.protocols import Objective as Base
 from loop_rl.algorithms.ratio import Level, log_ratio
-from loop_rl.config.base import Section
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,32 +18,31 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-class Settings(Section):
+class Settings(ImportanceSettings):
     """Of `objective: clipped`."""
 
     clip_epsilon: float = Field(0.1, gt=0, lt=1)
-    """PPO clip range. Released: 0.1."""
+    """PPO clip range: the ratio counts from 1 - this to 1 + this. Released: 0.1."""
+    clip_high: float | None = Field(None, gt=0)
+    """Upper half of the clip range where it differs: to 1 + this (clip-higher, DAPO; there 0.28 with 0.2 below). null: as
+    clip_epsilon."""
+    dual_clip: float = Field(0.0, ge=0)
+    """c of dual-clip PPO: where the advantage is negative, a token's objective is never below c times it, such as 3; 0 sets no
+    bound."""
     ratio: Level = "token"
-    """What has one importance ratio, and is clipped as one: a token, a turn or a trajectory. Paper: all three, token is best."""
-    ratio_to: Literal["behaviour", "recomputed"] = "behaviour"
-    """What the importance ratio divides by: `behaviour`, the log-probabilities that the tokens were sampled with, or
-    `recomputed`, those of the policy that the iteration starts from as the trainer computes them. See docs/loop.md."""
-    max_importance_weight: float = Field(0.0, ge=0)
-    """C of truncated importance sampling: a token's objective is multiplied by min(pi_recomputed / pi_behaviour, C); 0
-    truncates nothing. Refused with `ratio_to: behaviour`, where all of these weights are 1."""
+    """What has one importance ratio, and is clipped as one: a token, a turn or a trajectory; `gspo` is the geometric mean of a
+    trajectory's. Paper: the first three, token is best."""
 
     @model_validator(mode="after")
     def _no_contradictions(self) -> Self:
-        if self.max_importance_weight and self.ratio_to == "behaviour":
-            raise ValueError(
-                f"algorithm.max_importance_weight ({self.max_importance_weight}) has no effect with "
-                f"algorithm.ratio_to: behaviour; set algorithm.ratio_to: recomputed"
-            )
+        self.refuse_contradictions()
         if self.ratio != "token" and self.ratio_to == "behaviour":
             raise ValueError(
                 f"algorithm.ratio: {self.ratio} multiplies what sampler and trainer compute differently over all its tokens (in "
                 "bfloat16 0.02 nats a token); set algorithm.ratio_to: recomputed"
             )
+        if 0 < self.dual_clip <= 1:
+            raise ValueError(f"algorithm.dual_clip ({self.dual_clip}): more than 1, such as 3, or 0 for no bound")
         return self
 
 
@@ -57,13 +55,21 @@ class Objective(Base):
     def reads(self) -> frozenset[str]:
         return frozenset({"advantage", "behaviour", self.settings.ratio_to})
 
+    @property
+    def needs_whole_sequences(self) -> bool:
+        return self.settings.ratio != "token" or self.settings.max_mean_log_weight > 0
+
     def __call__(self, logprobs_N: Tensor, batch: Batch) -> Terms:
         columns_N, settings = batch.columns_N, self.settings
         reference_N = columns_N[settings.ratio_to]
         surrogate = clipped_surrogate(
-            log_ratio(logprobs_N, reference_N, settings.ratio, batch), columns_N["advantage"], settings.clip_epsilon
+            log_ratio(logprobs_N, reference_N, settings.ratio, batch),
+            columns_N["advantage"],
+            settings.clip_epsilon,
+            settings.clip_high,
+            settings.dual_clip,
         )
-        importance_N = importance_weights(reference_N, columns_N["behaviour"], settings.max_importance_weight)
+        importance_N = token_factors(settings, reference_N, columns_N["behaviour"], batch)
         token_log_ratio_N = (logprobs_N.detach() - reference_N).double()
         ratio_N = surrogate.log_ratio_N.double().exp()
         return Terms(
@@ -82,7 +88,7 @@ class Objective(Base):
     def describe(self, columns_M: Mapping[str, Tensor]) -> dict[str, float]:
         if self.settings.ratio_to == "behaviour":
             return {}
-        return weight_figures(columns_M["recomputed"], columns_M["behaviour"], self.settings.max_importance_weight)
+        return weight_figures(self.settings, columns_M["recomputed"], columns_M["behaviour"])
 
 
 @dataclass(frozen=True)
@@ -90,14 +96,20 @@ class Surrogate:
     """Per-token terms of the objective."""
 
     objective_N: Tensor
-    """min(r A, clip(r, 1 - eps, 1 + eps) A); carries the gradient."""
+    """min(r A, clip(r) A), bounded from below by dual-clip; carries the gradient."""
     log_ratio_N: Tensor
     """log r, detached."""
     clipped_N: Tensor
-    """True where the clipped term is the smaller one, so the token gives no gradient."""
+    """True where a bound is the smaller term, or dual-clip's the larger, so the token gives no gradient."""
 
 
-def clipped_surrogate(log_ratio_N: Tensor, advantages_N: Tensor, clip_epsilon: float) -> Surrogate:
+def clipped_surrogate(
+    log_ratio_N: Tensor,
+    advantages_N: Tensor,
+    clip_epsilon: float,
+    clip_high: float | None = None,
+    dual_clip: float = 0.0,
+) -> Surrogate:
     """min(r A, clip(r, 1-eps, 1+eps) A).
 
     PPO, arXiv 1707.06347, equation 7, with the episode's advantage at each of its tokens, as in LOOP, arXiv 2502.01600,
@@ -107,8 +119,15 @@ def clipped_surrogate(log_ratio_N: Tensor, advantages_N: Tensor, clip_epsilon: f
         log_ratio_N: log r, float32, with gradient.
         advantages_N: float32.
         clip_epsilon: half-width of the range in which the ratio counts.
+        clip_high: of its upper half; None is the same. Clip-higher, DAPO, arXiv 2503.14476, equation 10.
+        dual_clip: c, for A < 0: max(min(r A, clip(r) A), c A); 0 is none. Dual-clip PPO, arXiv 1912.09729, equation 3.
     """
     ratio_N = log_ratio_N.exp()
-    clipped_ratio_N = ratio_N.clamp(1 - clip_epsilon, 1 + clip_epsilon)
+    clipped_ratio_N = ratio_N.clamp(1 - clip_epsilon, 1 + (clip_epsilon if clip_high is None else clip_high))
     free_N, bounded_N = ratio_N * advantages_N, clipped_ratio_N * advantages_N
-    return Surrogate(free_N.minimum(bounded_N), log_ratio_N.detach(), (bounded_N < free_N).detach())
+    objective_N, clipped_N = free_N.minimum(bounded_N), bounded_N < free_N
+    if dual_clip:
+        floor_N = (dual_clip * advantages_N).where(advantages_N < 0, -float("inf"))
+        clipped_N = clipped_N | (objective_N < floor_N)
+        objective_N = objective_N.maximum(floor_N)
+    return Surrogate(objective_N, log_ratio_N.detach(), clipped_N.detach())

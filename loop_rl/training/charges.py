@@ -1,0 +1,32 @@
+"""What penalties take off the rewards of rollouts, before there are advantages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import torch
+
+from loop_rl.algorithms.protocols import Penalty
+from loop_rl.data.rollout import Group, Rollout
+from loop_rl.training.trainer import Trainer
+
+
+def charge_rollouts(trainer: Trainer, groups: Sequence[Group], penalties: Sequence[Penalty]) -> dict[str, float]:
+    """By the id of each rollout what its reward is lowered by; empty where no penalty is on rewards. Every rank must call it."""
+    names = sorted(frozenset().union(*(penalty.charges for penalty in penalties)))
+    if not names:
+        return {}
+    samples = [sample for group in groups for rollout in group.rollouts for sample in rollout.samples()]
+    for name in names:
+        trainer.add_column(samples, name)
+    charges = {rollout.rollout_id: 0.0 for group in groups for rollout in group.rollouts}
+    for sample in samples:
+        columns_N = {name: torch.tensor(sample.columns[name]) for name in names}
+        charges[sample.rollout_id] += sum(penalty.charge(columns_N) for penalty in penalties if penalty.charges)
+    return charges
+
+
+def less(rollout: Rollout, charges: Mapping[str, float]) -> Rollout:
+    """The rollout with its reward lowered."""
+    return replace(rollout, score=rollout.score - charges.get(rollout.rollout_id, 0.0)) if charges else rollout
