@@ -3,8 +3,12 @@
 For each scenario some tasks are written, with the people and words of its split, and run in the unmodified engine: the
 solution in both styles, an agent that does nothing, and every wrong solution. `appworld verify tasks` then does AppWorld's own
 checks on the same tasks.
+
+It takes minutes, so the tests try some scenarios only, and hold that all were right with these very sources: CHECKED has their
+digest, written when all are.
 """
 
+import hashlib
 import random
 import re
 import shutil
@@ -17,10 +21,12 @@ from appworld_tasks.builtin.demonstrations import EXPERIMENT, run_in_forks, run_
 from appworld_tasks.builtin.pack import PackSettings, generate
 from appworld_tasks.builtin.population import MIN_PEOPLE, Population, plan_population
 from appworld_tasks.builtin.progress import track
-from appworld_tasks.builtin.scenarios import SPLITS, load
+from appworld_tasks.builtin.scenarios import SPLITS, load, load_all
 from appworld_tasks.builtin.styles import Step, brief, careful, with_values
 from appworld_tasks.builtin.task_writer import WrittenTask, write_task
 
+HERE = Path(__file__).parent
+CHECKED = HERE / "checked.txt"
 MAX_TURNS = 7
 MAX_TURN_CHARACTERS = 480
 """A turn longer than this is more than one step."""
@@ -56,7 +62,18 @@ def check_scenarios(settings: CheckSettings, names: list[str]) -> bool:
         scenario = load(name)
         about = f"{name:28} {scenario.SPLIT:14} difficulty {scenario.DIFFICULTY}  {', '.join(scenario.APPS)}"
         print("\n    ".join([about + ("" if problems else "  ok"), *problems]))
-    return _verify(settings.root, task_ids) and not any(task_problems.values())
+    right = _verify(settings.root, task_ids) and not any(task_problems.values())
+    if right and set(names) == set(load_all()):
+        CHECKED.write_text(sources_digest() + "\n")
+    return right
+
+
+def sources_digest() -> str:
+    """Of all that scenarios and their tasks are made by."""
+    digest = hashlib.sha256()
+    for file in sorted(HERE.rglob("*.py")):
+        digest.update(f"{file.relative_to(HERE)} {hashlib.sha256(file.read_bytes()).hexdigest()}\n".encode())
+    return digest.hexdigest()
 
 
 def _task_id(name: str, number: int) -> str:

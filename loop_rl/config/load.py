@@ -14,14 +14,54 @@ from loop_rl.config.base import ConfigError, Section, section_of
 from loop_rl.config.parts import ALGORITHM, ENVIRONMENT, named_parts, refuse_splits, refuse_unread, with_parts
 from loop_rl.config.settings import AlgorithmConfig, Config, TasksConfig
 
+METHODS = Path(__file__).parents[2] / "configs" / "methods"
+
 
 def load_config(path: str | Path, overrides: list[str] | None = None) -> Config:
     """Read a YAML file and apply overrides such as `trainer.learning_rate=1e-4`.
+
+    An override `method=NAME` lays configs/methods/NAME.yaml, or the file of that name, over the config, below all other
+    overrides; the run is then called <name>-<NAME> unless one of them names it.
 
     Raises:
         ConfigError: in one line, what is wrong, with the key, the file and the nearest valid key.
     """
     path = Path(path)
+    tree = _read(path)
+    others = []
+    for override in overrides or []:
+        if override.startswith("method="):
+            tree = _with_method(tree, override.removeprefix("method="))
+        else:
+            others.append(override)
+    for override in others:
+        _apply_override(tree, override)
+    return parse_config(tree, source=str(path))
+
+
+def methods() -> list[str]:
+    """Names of the methods that come along."""
+    return sorted(path.stem for path in METHODS.glob("*.yaml"))
+
+
+def _with_method(tree: dict[str, Any], name: str) -> dict[str, Any]:
+    file = METHODS / f"{name}.yaml" if name in methods() else Path(name)
+    if not file.is_file():
+        raise ConfigError(f"method={name}: there are {', '.join(methods())}, or a YAML file of your own")
+    return _laid_over(tree | {"name": f"{tree.get('name', 'run')}-{file.stem}"}, _read(file))
+
+
+def _laid_over(tree: dict[str, Any], upper: dict[str, Any]) -> dict[str, Any]:
+    """A tree with the settings of another in the place of its own."""
+    both = {
+        key: _laid_over(tree[key], value)
+        for key, value in upper.items()
+        if isinstance(value, dict) and isinstance(tree.get(key), dict)
+    }
+    return tree | upper | both
+
+
+def _read(path: Path) -> dict[str, Any]:
     try:
         tree = yaml.load(path.read_text(encoding="utf-8"), _Loader) or {}  # a SafeLoader
     except UnicodeDecodeError as error:
@@ -33,9 +73,7 @@ def load_config(path: str | Path, overrides: list[str] | None = None) -> Config:
         raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(tree, dict):
         raise ConfigError(f"{path}: expected a mapping of settings, got {type(tree).__name__}")
-    for override in overrides or []:
-        _apply_override(tree, override)
-    return parse_config(tree, source=str(path))
+    return tree
 
 
 class _Loader(yaml.SafeLoader):

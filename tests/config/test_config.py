@@ -9,8 +9,9 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from loop_rl.algorithms.learning import make_objective
 from loop_rl.config.base import ConfigError
-from loop_rl.config.load import dump_config, load_config, parse_config
+from loop_rl.config.load import dump_config, load_config, methods, parse_config
 from loop_rl.config.reference import settings_reference
 
 REPO = Path(__file__).parents[2]
@@ -119,6 +120,24 @@ def test_settings_that_contradict_each_other_are_refused(overrides, message):
     with pytest.raises(ConfigError) as error:
         load_config(TINY, overrides)
     assert message in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("bench", ["babyai", "tiny"])
+@pytest.mark.parametrize("method", methods())
+def test_every_method_goes_with_every_bench(bench, method):
+    config = load_config(REPO / "configs" / f"{bench}.yaml", [f"method={method}"])
+    assert config.name == f"{bench}-{method}"
+    make_objective(config)
+
+
+def test_a_method_lies_over_the_config_and_below_overrides(tmp_path):
+    config = load_config(TINY, ["algorithm.epochs=3", "name=mine", "method=grpo"])
+    assert (config.algorithm.epochs, config.name, config.algorithm.advantage) == (3, "mine", "group_mean")
+    assert config.trainer.learning_rate == load_config(TINY).trainer.learning_rate
+    (tmp_path / "own.yaml").write_text("algorithm: {average: token}")
+    assert load_config(TINY, [f"method={tmp_path}/own.yaml"]).algorithm.average == "token"
+    with pytest.raises(ConfigError, match="method=grop: there are cispo, .*, or a YAML file of your own"):
+        load_config(TINY, ["method=grop"])
 
 
 def test_missing_config_names_the_known_ones(monkeypatch):
