@@ -191,8 +191,8 @@ class ServerConfig(Section):
     """More arguments for `vllm serve`, given through unchanged."""
     start_timeout_s: float = Field(900.0, gt=0)
     """Seconds a server may take until it answers."""
-    hang_timeout_s: float = Field(40.0, gt=0)
-    """Seconds without a token, while requests wait for one, after which a server is started again, at most 20 s later. Raise it
+    hang_timeout_s: float = Field(50.0, gt=0)
+    """Seconds without a token, while requests wait for one, after which a server is started again, at most 10 s later. Raise it
     where a CPU takes longer over one prompt."""
 
 

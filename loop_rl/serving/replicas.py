@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from loop_rl.machine.processes import stop_all
 from loop_rl.serving.server import STOP_TIMEOUT_S, ServerFailed, VllmServer
 
 _MAX_RESTARTS = 3
-_LOOK_EVERY_S = 10.0
+_LOOK_EVERY_S = 5.0
 _MAX_SILENCE_S = 60.0
 
 
@@ -90,6 +91,7 @@ class Replicas:
                 f"last lines of {process.log}:\n{process.log_tail()}"
             )
         replica.num_restarts += 1
+        print(f"{process.name} at {replica.server.url} {problem}; started again", file=sys.stderr, flush=True)
         process.kill_session()
         replica.server.start()
         replica.silent_since, replica.starting = time.monotonic(), True

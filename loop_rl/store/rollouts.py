@@ -39,7 +39,8 @@ class RolloutStore:
         while run.iteration_file(self.num_assigned).exists():
             self.closed.update(assigned_groups(run, self.num_assigned))
             self.num_assigned += 1
-        if not self.num_assigned and run.metrics_file.exists():
+        # The trainer of this very run may have made the file already, empty.
+        if not self.num_assigned and run.metrics_file.exists() and run.metrics_file.stat().st_size:
             raise ConfigError(f"{run.path}: made by an older loop_rl, which cannot be resumed; choose another name=")
         self._recover()
 

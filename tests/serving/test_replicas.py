@@ -26,7 +26,7 @@ PROMPT = list(range(40, 80))
 
 @pytest.fixture(scope="module")
 def replicas(served_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Replicas]:
-    config = served_config(served_model, server={"replicas": 2, "hang_timeout_s": 10.0})
+    config = served_config(served_model, server={"replicas": 2, "hang_timeout_s": 20.0})
     replicas = Replicas(config, tmp_path_factory.mktemp("logs"), SECRET)
     try:
         replicas.start()

@@ -14,6 +14,7 @@ from loop_rl.config.base import ConfigError, located
 from loop_rl.config.load import load_config
 from loop_rl.config.settings import TrackingConfig
 from loop_rl.store.metrics import MetricsReader, MetricsWriter, read_metrics
+from loop_rl.store.rollouts import RolloutStore
 from loop_rl.store.run_dir import RunDir
 from loop_rl.store.timeline import read_timeline
 
@@ -186,3 +187,12 @@ def test_figures_go_to_tensorboard_and_wandb(tmp_path, monkeypatch):
     assert [(event.step, event.value) for event in events.Scalars("rollout/return")] == [(0, 0.5)]
     (wandb_file,) = run.path.glob("wandb/offline-run-*/run-*.wandb")
     assert b"rollout/return" in wandb_file.read_bytes()
+
+
+def test_figures_without_iterations_are_an_older_version_s_but_for_an_empty_file_just_begun(tmp_path):
+    run = RunDir.create(config(tmp_path))
+    run.metrics_file.touch()  # the trainer came first
+    RolloutStore(run)
+    run.metrics_file.write_text('{"iteration": 0}\n')
+    with pytest.raises(ConfigError, match="made by an older loop_rl, which cannot be resumed"):
+        RolloutStore(run)
