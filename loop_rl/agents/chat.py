@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from jinja2 import TemplateError
 from tokenizers import AddedToken
@@ -74,6 +74,7 @@ class Chat:
     """Turns the conversations of one model into tokens. Holds no state of any conversation.
 
     max_observation_tokens: longer an observation is cut to this.
+    observation_cut: what of a longer one is left out, see `AgentConfig.observation_cut`.
 
     Raises:
         ChatError: the chat template cannot be used turn by turn.
@@ -82,9 +83,12 @@ class Chat:
     end_of_turn_id: int
     """Special token that ends an action; the policy stops at it."""
 
-    def __init__(self, tokenizer: Any, max_observation_tokens: int) -> None:
+    def __init__(
+        self, tokenizer: Any, max_observation_tokens: int, observation_cut: Literal["middle", "tail"] = "middle"
+    ) -> None:
         self.tokenizer = tokenizer
         self._max_observation_tokens = max_observation_tokens
+        self._cut = self._without_middle if observation_cut == "middle" else self._without_tail
         self._name = getattr(tokenizer, "name_or_path", "") or "tokenizer"
         user, action, observation = "FIRSTUSER", "ANACTION", "ANOBSERVATION"
         rendered = self._render([message("user", user), message("assistant", action), message("user", observation)])
@@ -111,7 +115,7 @@ class Chat:
     @classmethod
     def from_pretrained(cls, path: str, agent: AgentConfig) -> Chat:
         """The chat of the model under `path` with the settings of `agent`. Raises ChatError."""
-        return cls(load_tokenizer(path), agent.max_observation_tokens)
+        return cls(load_tokenizer(path), agent.max_observation_tokens, agent.observation_cut)
 
     def first_turn(self, messages: Sequence[Message]) -> list[int]:
         """Tokens of the messages before the first action, then the generation prompt."""
@@ -134,11 +138,27 @@ class Chat:
         closing = [] if last_action_id == self.end_of_turn_id else [self.end_of_turn_id]
         return closing + self._before_observation + observation.token_ids + self._after_observation
 
-    def observation(self, output: str) -> Shown:
-        """Encode an observation; of a longer one head and tail are kept around a line that says what is missing.
+    def observation(self, output: str, reminder: str = "") -> Shown:
+        """Encode an observation, of a longer one what is kept of it: never more than `max_observation_tokens` tokens.
 
-        Never more than `max_observation_tokens` tokens. Where not even the line fits, only the head is kept.
+        reminder: stands behind it, whole, whatever its length.
         """
+        shown = self._cut(output)
+        return Shown(shown.token_ids + self.encode(reminder), shown.text + reminder) if reminder else shown
+
+    def _without_tail(self, output: str) -> Shown:
+        """The whole lines that fit, the first one as far as it does. Released code of LOOP."""
+        max_tokens = self._max_observation_tokens
+        ids = self.encode(output[: max_tokens * _MAX_CHARS_PER_TOKEN])
+        if len(ids) <= max_tokens and len(output) <= max_tokens * _MAX_CHARS_PER_TOKEN:
+            return Shown(ids, output)
+        text = self.decode(ids[:max_tokens])
+        lines, newline, _ = text.rpartition("\n")
+        text = lines if newline else text
+        return Shown(self.encode(text)[:max_tokens], text)
+
+    def _without_middle(self, output: str) -> Shown:
+        """Head and tail around a line that says what is missing; where not even the line fits, only the head."""
         max_tokens = self._max_observation_tokens
         edge = max_tokens * _MAX_CHARS_PER_TOKEN
         head_text, tail_text = (output, "") if len(output) <= 2 * edge else (output[:edge], output[-edge:])

@@ -19,8 +19,9 @@ class Context(Protocol):
         """The tokens to read next, and whether they extend all that was read and written so far; otherwise they are a whole
         prompt that starts anew."""
 
-    def add(self, action_ids: list[int], observation: str) -> str:
-        """What was done and what came of it; returns the observation as the policy will read it, cut where it is long."""
+    def add(self, action_ids: list[int], observation: str, reminder: str) -> str:
+        """What was done, what came of it and what is said behind that; returns the last two as the policy will read them, the
+        observation cut where it is long."""
 
 
 class WholeHistory:
@@ -36,7 +37,7 @@ class WholeHistory:
     def prompt(self) -> tuple[list[int], bool]:
         return self._next_ids, True
 
-    def add(self, action_ids: list[int], observation: str) -> str:
-        shown = self._chat.observation(observation)
+    def add(self, action_ids: list[int], observation: str, reminder: str) -> str:
+        shown = self._chat.observation(observation, reminder)
         self._next_ids = self._chat.next_turn(shown, action_ids[-1])
         return shown.text

@@ -162,7 +162,7 @@ class _Recorder:
                 return EndReason.WORKER_LOST, Ending.BROKEN
             if step.end:
                 return step.end, Ending.TRUNCATED if step.truncated else Ending.TERMINATED
-            turn.observation = context.add(turn.action_ids, step.observation)
+            turn.observation = context.add(turn.action_ids, step.observation, step.reminder)
         return EndReason.MAX_TURNS, Ending.TRUNCATED
 
     async def _generate(self, ids: list[int], next_ids: list[int], extends: bool, room: int) -> Turn:

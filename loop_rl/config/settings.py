@@ -62,7 +62,10 @@ class AgentConfig(Section):
     max_context_tokens: int = Field(32_768, ge=64)
     """Tokens of the whole episode, prompt included; also vLLM's --max-model-len. Released: 32k."""
     max_observation_tokens: int = Field(3_000, ge=16)
-    """REPL output shown to the agent is cut to this many tokens. Released: 3,000."""
+    """What the environment answers is cut to this many tokens. Released: 3,000."""
+    observation_cut: Literal["middle", "tail"] = "middle"
+    """What is left out of a longer one: its middle, in whose place a line says how much, or what comes after the last line that
+    fits whole. Released: tail."""
     temperature: float = Field(1.0, ge=0.01, le=2)
     """Sampling temperature in training; behaviour log-probabilities are of this distribution. Below 0.01 vLLM takes 0.01 without
     a word, above 2 it refuses. Released: 1.0."""

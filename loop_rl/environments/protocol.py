@@ -73,6 +73,8 @@ class Step:
     """The text held an action; False: `executed` is what was done in its place, if anything."""
     log: tuple[str, ...] = ()
     """For the reader of the rollout only, such as API calls."""
+    reminder: str = ""
+    """What the policy reads behind the observation; a long observation is cut, this never is."""
 
 
 @dataclass(frozen=True)

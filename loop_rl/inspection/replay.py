@@ -80,7 +80,7 @@ async def _replay_turn(episode: Episode, turn: Turn, chat: Chat, reason: str) ->
         differences.append(f"the episode ends now: {step.end}" if step.end else "the episode does not end now")
     if not step.end and not is_over:
         # As rollout files keep it: they hold no lone surrogates.
-        output = chat.observation(step.observation).text.encode("utf-8", "replace").decode()
+        output = chat.observation(step.observation, step.reminder).text.encode("utf-8", "replace").decode()
         differences += _diff("output", turn.observation.split("\n"), output.split("\n"))
     return differences + _diff("log", turn.log, list(step.log)), step.end
 

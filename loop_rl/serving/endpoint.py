@@ -113,17 +113,21 @@ class MessageChat:
 
     def __init__(self, agent: AgentConfig) -> None:
         self._max_observation_chars = agent.max_observation_tokens * _CHARS_PER_TOKEN
+        self._cuts_tail = agent.observation_cut == "tail"
 
     def first_turn(self, messages: Sequence[Message]) -> list[Item]:
         """The prompt."""
         return list(messages)
 
-    def observation(self, output: str) -> Shown:
-        """REPL output as the agent sees it: of a longer one head and tail around a line that says what is missing."""
+    def observation(self, output: str, reminder: str = "") -> Shown:
+        """An observation as the agent sees it, of a longer one what `agent.observation_cut` keeps; then the reminder."""
         half = self._max_observation_chars // 2
-        if len(output) > 2 * half:
+        if len(output) > 2 * half and self._cuts_tail:
+            lines, newline, _ = output[: 2 * half].rpartition("\n")
+            output = lines if newline else output[: 2 * half]
+        elif len(output) > 2 * half:
             output = f"{output[:half]}\n[... {len(output) - 2 * half} characters cut ...]\n{output[-half:]}"
-        return Shown([], output)
+        return Shown([], output + reminder)
 
     def next_turn(self, observation: Shown, last_action_id: Item) -> list[Item]:
         """What comes after an action."""

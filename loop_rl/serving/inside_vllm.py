@@ -56,7 +56,7 @@ class Health:
             await self._generate(scope, receive, send)
         elif path == "/health" and (silent_s := self._silent_s()) > self._limit_s:
             said = f"no token for {silent_s:.0f} s while {self._num_waiting} requests wait (server.hang_timeout_s)"
-            await _answer(send, 503, {"error": said})
+            await _answer(send, 503, said)
         else:
             await self._app(scope, receive, send)
 
@@ -177,7 +177,8 @@ async def _body(receive: Any) -> bytes:
     return body
 
 
-async def _answer(send: Any, status: int, content: dict[str, Any]) -> None:
-    headers = [(b"content-type", b"application/json")]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": json.dumps(content).encode()})
+async def _answer(send: Any, status: int, content: dict[str, Any] | str) -> None:
+    kind = b"text/plain" if isinstance(content, str) else b"application/json"
+    await send({"type": "http.response.start", "status": status, "headers": [(b"content-type", kind)]})
+    body = content if isinstance(content, str) else json.dumps(content)
+    await send({"type": "http.response.body", "body": body.encode()})

@@ -64,9 +64,11 @@ def play(appworld_root, appworld_python):
     """Run one episode of the first training task on the real environment."""
     environment = appworld(appworld_root, appworld_python, num_workers=1, execute_timeout_s=2)
     task = environment.tasks("train")[0]
+    ours = environment.settings
     with asyncio.Runner() as runner:
 
-        def run(policy, **settings) -> Rollout:
+        def run(policy, tasks=None, **settings) -> Rollout:
+            environment.settings = ours.model_copy(update=tasks or {})
             agent = Agent.training(policy, CHAT, AGENT.model_copy(update=settings))
             return runner.run(run_episode(make_job(task), environment, agent))
 
@@ -122,6 +124,22 @@ def _action_ends(rollout: Rollout) -> list[int]:
         position += len(turn.context_ids) + len(turn.action_ids)
         ends.append(position)
     return ends
+
+
+def test_an_episode_as_the_released_code_plays_it(play, first_task):
+    policy = Script(
+        block("x = 1") + "\nand\n" + block("print(x + 1)") + "\n```py\nprint(x + 2)",
+        "I think.",
+        block("apis.supervisor.complete_task()"),
+    )
+    rollout = play(policy, {"blocks": "all", "on_no_code": "continue", "remind": True})
+    reminder = f"\n\nTask: {first_task.instruction}"
+    assert rollout.turns[0].executed == "x = 1\nprint(x + 1)\nprint(x + 2)"
+    assert rollout.turns[0].observation == f"2\n3\n{reminder}"
+    assert rollout.turns[1].observation == f"No complete ```python block was found, so nothing was run.{reminder}"
+    assert [turn.valid for turn in rollout.turns] == [True, False, True] and rollout.end_reason == COMPLETED
+    (sequence,) = rollout.samples()
+    assert CHAT.decode(sequence.token_ids).count(reminder) == 2
 
 
 def test_an_episode_ends_after_its_last_turn_and_is_scored(play):

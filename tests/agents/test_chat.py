@@ -12,7 +12,7 @@ from served import SPECIAL, make_tokenizer
 from tokenizers import AddedToken
 
 from loop_rl.agents.chat import Chat, ChatError, load_tokenizer
-from loop_rl.environments.appworld.actions import extract_code
+from loop_rl.environments.appworld.actions import extract_all_code, extract_code
 from loop_rl.environments.appworld.prompts import build_prompt
 from loop_rl.training.tiny_model import demonstration_tokens
 
@@ -132,6 +132,18 @@ def test_a_long_observation_keeps_head_and_tail_and_says_how_much_is_missing():
         assert line == f"[... {len(text) - len(head) - len(tail)} characters cut ...]"
 
 
+def test_of_a_long_observation_the_whole_lines_that_fit_are_kept_and_the_reminder_behind_them():
+    chat = Chat(TOKENIZERS["chatml"], 40, "tail")
+    for lines in (["a line"] * 400, ["a line"] * 500_000):
+        shown = chat.observation("\n".join(lines), "\n\nTask: this one")
+        kept, _, reminder = shown.text.partition("\n\n")
+        assert set(kept.split("\n")) == {"a line"} and reminder == "Task: this one"
+        assert len(chat.encode(kept)) <= 40 < len(chat.encode(kept + "\na line"))
+        assert chat.decode(shown.token_ids) == shown.text
+    assert chat.observation("short").text == "short"
+    assert chat.observation("x" * 5000).token_ids and "\n" not in chat.observation("x" * 5000).text  # one long line
+
+
 def test_a_lone_surrogate_can_be_observed():
     assert Chat(TOKENIZERS["chatml"], 80).observation("a\ud800b").token_ids
 
@@ -153,6 +165,21 @@ def test_a_lone_surrogate_can_be_observed():
 )
 def test_the_code_of_an_action_is_its_first_closed_python_block(action, code):
     assert extract_code(action) == code
+
+
+@pytest.mark.parametrize(
+    ("action", "code"),
+    [
+        ("```python\nx = 1\n\nprint(x)\n```\nand\n```py\nprint(2)\n```", "x = 1\n\nprint(x)\nprint(2)"),
+        ("```python\nprint(1)\n```\nthen\n```python\nprint(2)", "print(1)\nprint(2)"),
+        ("```python\nprint(1)", "print(1)"),
+        ("```\nprint(1)\n```", ""),
+        ("```python\n```", ""),
+        ("print(1)", ""),
+    ],
+)
+def test_all_the_code_of_an_action_is_taken_as_released(action, code):
+    assert extract_all_code(action) == code
 
 
 def test_a_demonstration_has_the_tokens_of_an_episode_and_marks_its_actions():

@@ -8,6 +8,9 @@ import re
 _CODE_BLOCK = re.compile(r"^```python[ \t]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
+_ANY_BLOCK = re.compile(r"^```(?:python|py)[ \t]*\n(.*?)(?:^```|\Z)", re.MULTILINE | re.DOTALL)
+
+
 def extract_code(action_text: str) -> str:
     """The code of an action: its first closed ```python block; empty when there is none.
 
@@ -16,3 +19,9 @@ def extract_code(action_text: str) -> str:
     """
     match = _CODE_BLOCK.search(action_text)
     return match.group(1).strip("\n") if match else ""
+
+
+def extract_all_code(action_text: str) -> str:
+    """The code of an action as the released code of LOOP takes it: all its ```python and ```py blocks, one behind the other, the
+    last one also where it was not closed; empty when there is none."""
+    return "\n".join(block.strip("\n") for block in _ANY_BLOCK.findall(action_text)).strip("\n")

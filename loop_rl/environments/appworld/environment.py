@@ -1,7 +1,7 @@
 """AppWorld as an environment: a task is a chore of one person, an action a block of Python, run in a REPL with the APIs.
 
-The first closed ```python block of what the policy writes is run; the text around it is thought. Left out on purpose:
-answers in natural language (a turn without code ends the episode) and any repair of malformed code.
+The first closed ```python block of what the policy writes is run, or all of them (`tasks.blocks`); the text around it is thought.
+Left out on purpose: answers in natural language and any repair of malformed code.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from loop_rl.data.messages import Message
 from loop_rl.data.rollout import Rollout, Usage, version_name
 from loop_rl.environments import protocol
 from loop_rl.environments.appworld import behaviour
-from loop_rl.environments.appworld.actions import extract_code
+from loop_rl.environments.appworld.actions import extract_all_code, extract_code
 from loop_rl.environments.appworld.ends import COMPLETED, NO_CODE, TAMPERED
 from loop_rl.environments.appworld.failures import Evidence
 from loop_rl.environments.appworld.figures import analyse, describe
@@ -36,6 +36,7 @@ from loop_rl.environments.behaviour import TextTurn
 from loop_rl.environments.protocol import EnvironmentFailed, EpisodeLost, Score, ScoringError, Step, TaskError
 
 _WORKERS_PER_SCORER = 8
+_WITHOUT_CODE = "No complete ```python block was found, so nothing was run."
 
 
 class Settings(Section):
@@ -48,6 +49,13 @@ class Settings(Section):
     prompt: Literal["full", "compact"] = "full"
     """`full` teaches an instruction-tuned model by a worked example; `compact` is for the tiny model. May stand as
     `agent.prompt`, too."""
+    blocks: Literal["first", "all"] = "first"
+    """Which code of a turn is run: its first closed ```python block, or all ```python and ```py blocks together, the last one also
+    where it was not closed. Released: all."""
+    on_no_code: Literal["end", "continue"] = "end"
+    """What a turn without code does: ends the episode, or is told so and has another try. Released: continue."""
+    remind: bool = False
+    """Say the task again behind every observation. Released: true."""
     difficulties: list[int] = Field([1, 2])
     """Train on tasks of these difficulties. Paper: 1 and 2."""
     execute_timeout_s: float = Field(60.0, gt=0)
@@ -138,14 +146,15 @@ class Environment(protocol.Environment):
             return sorted(path.stem for path in (check_root(self.settings.root) / "data" / "datasets").glob("*.txt"))
 
     def prompt(self, task: Task) -> list[Message]:
-        return build_prompt(self.settings.prompt, task)
+        settings = self.settings
+        return build_prompt(settings.prompt, task, settings.blocks == "all", settings.on_no_code == "continue")
 
     @asynccontextmanager
     async def episode(self, task: Task, name: str, keep_outputs: bool) -> AsyncIterator[Episode]:
         """See `AppWorldEnvironment.episode`."""
         with _episode_errors():
             async with self._worlds.episode(task, name, keep_outputs) as world:
-                yield Episode(world)
+                yield Episode(world, task, self.settings)
 
     def outputs_name(self, run_name: str, version: int, split: str) -> str:
         """An AppWorld experiment's, of the form that `appworld pack` asks for."""
@@ -176,17 +185,21 @@ class Environment(protocol.Environment):
 class Episode:
     """One world and its REPL."""
 
-    def __init__(self, world: AppWorldEpisode) -> None:
+    def __init__(self, world: AppWorldEpisode, task: Task, settings: Settings) -> None:
         self._world = world
+        self._extract = extract_all_code if settings.blocks == "all" else extract_code
+        self._ends_without_code = settings.on_no_code == "end"
+        self._reminder = f"\n\nTask: {task.instruction}" if settings.remind else ""
 
     async def step(self, action: str) -> Step:
-        code = extract_code(action)
+        code = self._extract(action)
         if not code:
-            return Step("", end=NO_CODE, valid=False)
+            end = NO_CODE if self._ends_without_code else ""
+            return Step("" if end else _WITHOUT_CODE, end=end, valid=False, reminder=self._reminder)
         with _episode_errors(executed=code):
             result = await self._world.execute(code)
         end = COMPLETED if result.completed else ""
-        return Step(result.output, end=end, executed=code, log=tuple(result.api_calls))
+        return Step(result.output, end=end, executed=code, log=tuple(result.api_calls), reminder=self._reminder)
 
     async def score(self) -> Score:
         with _episode_errors():

@@ -6,8 +6,6 @@ real one. `compact` states the task only, for a model that has learned the forma
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from loop_rl.data.messages import Message, message
 from loop_rl.environments.protocol import Task
 
@@ -16,7 +14,7 @@ You are an agent that gets everyday digital chores done for one person, your sup
 
 How a turn works
 - Think briefly in plain text, then write exactly one code block, opened by a line ```python and closed by a line ```. \
-Only the first block of a turn is run. A turn without a complete block ends the episode.
+{blocks} {no_code}
 - The next user message is what your code printed, or the error that it raised. Nothing is echoed: print what you want \
 to see. Very long output loses its middle, so print only what you need.
 - It is one Python session: variables, functions and imports live on from turn to turn.
@@ -104,19 +102,33 @@ _EXAMPLE_TURNS = [
 ]
 
 
-def build_prompt(style: str, task: Task) -> list[Message]:
-    """Messages before the first action. `style` is a key of `PROMPTS`."""
-    return PROMPTS[style](task)
+def build_prompt(style: str, task: Task, all_blocks: bool = False, no_code_goes_on: bool = False) -> list[Message]:
+    """Messages before the first action.
+
+    Args:
+        style: `full` or `compact`.
+        all_blocks: all code blocks of a turn are run, and not only its first.
+        no_code_goes_on: a turn without code does not end the episode.
+    """
+    if style == "compact":
+        return _compact(task)
+    rules = _RULES.format(
+        blocks="All blocks of a turn are run together." if all_blocks else "Only the first block of a turn is run.",
+        no_code="A turn without a block does nothing."
+        if no_code_goes_on
+        else "A turn without a complete block ends the episode.",
+    )
+    return _full(task, rules)
 
 
-def _full(task: Task) -> list[Message]:
+def _full(task: Task, rules: str) -> list[Message]:
     example_person = {
         "first_name": "Dana",
         "last_name": "Whitlock",
         "email": "dana.whitlock@mail.example",
         "phone_number": "5550142271",
     }
-    messages = [message("system", _RULES)]
+    messages = [message("system", rules)]
     messages.append(message("user", _full_task(example_person, "2023-03-14T09:30:00", _EXAMPLE_TASK)))
     for thought, code, output in _EXAMPLE_TURNS:
         messages.append(message("assistant", f"{thought}\n```python\n{code}\n```"))
@@ -142,6 +154,3 @@ def _compact(task: Task) -> list[Message]:
         f"{person['first_name']} {person['last_name']} {person['email']} {person['phone_number']} {task.datetime[:10]}"
     )
     return [message("system", about), message("user", task.instruction)]
-
-
-PROMPTS: dict[str, Callable[[Task], list[Message]]] = {"full": _full, "compact": _compact}
