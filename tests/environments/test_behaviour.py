@@ -3,6 +3,7 @@
 import pytest
 
 from loop_rl.data.rollout import Turn
+from loop_rl.environments.appworld import behaviour_paper
 from loop_rl.environments.appworld.behaviour import RATIOS, count_behaviour, failures
 from loop_rl.environments.babyai import ACTIONS
 from loop_rl.environments.babyai import Environment as BabyAI
@@ -69,6 +70,22 @@ def test_what_is_no_failed_call(code, observation):
 def test_a_failure_in_the_last_turn_says_nothing_about_giving_up():
     assert failures([turn("apis.venmo.show_account()", FAILED)]) == ([], [])
     assert value("giving up", turn("apis.venmo.show_account()", FAILED)) is None
+
+
+def test_the_papers_own_counts_by_hand():
+    turns = [
+        turn("apis.venmo.show_account()\napis.phone.login()", FAILED, "I assume.\n```py\nab\n```\n```python\ncd\n```"),
+        turn("apis.venmo.show_account()", FAILED),  # failed already
+        turn("apis.venmo.show_account()\napis.api_docs.show_api_doc()", "{}"),  # recovered; phone.login is not
+        turn("apis.venmo.show_account(dummy)", FAILED, "an assumption, dummy assuming"),  # failed anew
+        turn("apis.supervisor.complete_task()"),
+    ]
+    counts = behaviour_paper.count_behaviour(turns)
+    assert (counts["paper_failed_endpoints"], counts["paper_given_up"]) == (3, 2)
+    assert (counts["paper_turns"], counts["paper_errors"]) == (4, 3)
+    assert (counts["paper_multi_cell_turns"], counts["paper_doc_calls"]) == (1, 1)
+    assert (counts["paper_assumptions"], counts["paper_dummies"]) == (2, 1)
+    assert counts["paper_code_characters"] == 6 + sum(len(turns[i].executed) + 1 for i in (1, 2, 4))
 
 
 def test_counts_add_up():

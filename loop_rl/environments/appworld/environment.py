@@ -26,7 +26,7 @@ from loop_rl.config.base import ConfigError, LocalPath, Section
 from loop_rl.data.messages import Message
 from loop_rl.data.rollout import Rollout, Usage, version_name
 from loop_rl.environments import protocol
-from loop_rl.environments.appworld import behaviour
+from loop_rl.environments.appworld import behaviour, behaviour_paper
 from loop_rl.environments.appworld.actions import extract_all_code, extract_code
 from loop_rl.environments.appworld.ends import COMPLETED, NO_CODE, TAMPERED
 from loop_rl.environments.appworld.failures import Evidence
@@ -99,7 +99,7 @@ class Environment(protocol.Environment):
     held_out_splits = ("dev", *TEST_SPLITS)
     end_reasons = (COMPLETED, NO_CODE, TAMPERED)
     label_name = "difficulty"
-    behaviours = behaviour.RATIOS
+    behaviours = behaviour.RATIOS + behaviour_paper.RATIOS
 
     async def __aenter__(self) -> Self:
         settings = self.settings
@@ -165,7 +165,9 @@ class Environment(protocol.Environment):
 
     @classmethod
     def count_behaviour(cls, turns: Sequence[TextTurn], end_reason: str, num_action_tokens: int) -> Counter[str]:
-        return behaviour.count_behaviour(turns, end_reason, num_action_tokens)
+        counts = behaviour.count_behaviour(turns, end_reason, num_action_tokens)
+        counts.update(behaviour_paper.count_behaviour(turns))
+        return counts
 
     @classmethod
     def gave_up(cls, turns: Sequence[TextTurn]) -> int | None:
