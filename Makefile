@@ -19,7 +19,7 @@ ifeq ($(filter builtin official,$(TASKS)),)
 $(error TASKS=$(TASKS): choose builtin or official)
 endif
 
-.PHONY: help setup tasks tasks-official tasks-check train eval report view export replay play doctor plan test test-cluster lint docs bench tiny-model lock
+.PHONY: help setup tasks tasks-official tasks-check train compare eval report view export replay play doctor plan test test-cluster lint docs bench tiny-model lock
 
 help:  ## list the targets
 	@awk -F'##' '/^[a-z-]+:.*##/ {split($$1, t, ":"); printf "  make %-12s %s\n", t[1], $$2} \
@@ -56,6 +56,12 @@ train: $(if $(filter-out appworld,$(ENVIRONMENT)),setup,tasks)  ## train; goes o
 #: make train CONFIG=configs/babyai.yaml   (four minutes on two cores)
 	@$(BIN)/python -m loop_rl.launch --config $(CONFIG) $(if $(LOCAL_NODES),--local-nodes $(LOCAL_NODES),--nodes $(NODES)) \
 	  $(if $(HOSTFILE),--hostfile $(HOSTFILE)) $(if $(RESTARTS),--restarts $(RESTARTS)) $(if $(DRY_RUN),--dry-run) $(TASKS_SETTING) $(ARGS)
+
+compare: $(if $(filter babyai%,$(notdir $(BENCH))),setup,tasks)  ## train methods with several seeds where that is missing, and compare them
+#: make compare METHODS="loop grpo rloo" SEEDS=5 BENCH=babyai
+#: make compare METHODS="loop ei" SEEDS=3 BENCH=tiny ARGS="--dry-run"
+	@$(BIN)/python -m loop_rl compare --bench $(or $(BENCH),babyai) --methods $(or $(METHODS),$(error METHODS= is missing, for example METHODS="loop grpo")) \
+	  --seeds $(or $(SEEDS),5) $(TASKS_SETTING) $(ARGS)
 
 plan: setup  ## memory per GPU, time of an iteration and the best split of the nodes, before anything runs
 #: make plan CONFIG=configs/qwen2.5-32b.yaml NODES=2

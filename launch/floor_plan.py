@@ -24,6 +24,7 @@ FLOORS = (
     ("evaluation",),
     ("inspection", "planning"),
     ("running",),
+    ("comparison",),
 )
 """Packages, the ground first. What lies beside them (`train.py` and the other commands) is the roof."""
 ROOF = "commands"

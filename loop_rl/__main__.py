@@ -3,6 +3,7 @@
     loop_rl launch --config configs/tiny.yaml       train; the same command goes on where a run stopped
     loop_rl plan --config FILE --nodes 2            what fits on these nodes and how long it takes
     loop_rl evaluate --run-dir runs/tiny            TGC and SGC of a policy version
+    loop_rl compare --bench babyai --methods loop grpo --seeds 5   methods side by side, with intervals
     loop_rl report runs/tiny                        one HTML page about a run, or several side by side
     loop_rl view runs/tiny                          read its rollouts in a browser
     loop_rl export runs/tiny --to out adapter       adapter, merged model, or data for SFT and preferences
@@ -22,6 +23,7 @@ COMMANDS = {
     "launch": "loop_rl.running.launch",
     "plan": "loop_rl.planning.plan",
     "evaluate": "loop_rl.evaluation.evaluate",
+    "compare": "loop_rl.comparison.compare",
     "report": "loop_rl.inspection.report.report",
     "view": "loop_rl.inspection.viewer.view",
     "export": "loop_rl.inspection.export.export",

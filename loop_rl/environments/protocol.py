@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol, Self
+from typing import Any, ClassVar, Literal, Protocol, Self
 
 from loop_rl.config.base import Section
 from loop_rl.data.messages import Message
@@ -114,6 +114,8 @@ class Environment(ABC):
     """Its own words for why an episode ends, beside those of `EndReason`."""
     label_name: ClassVar[str] = "label"
     """Of what tables group tasks by."""
+    unit: ClassVar[Literal["task_id", "family"]] = "task_id"
+    """What of its tasks is independent of each other, for intervals: each task, or each family."""
     behaviours: ClassVar[tuple[Ratio, ...]] = (VALID_ACTIONS, TURNS, ACTION_TOKENS)
     """What tables and reports show of the counts of `count_behaviour`."""
 

@@ -99,6 +99,7 @@ class Environment(protocol.Environment):
     held_out_splits = ("dev", *TEST_SPLITS)
     end_reasons = (COMPLETED, NO_CODE, TAMPERED)
     label_name = "difficulty"
+    unit = "family"
     behaviours = behaviour.RATIOS + behaviour_paper.RATIOS
 
     async def __aenter__(self) -> Self:
