@@ -136,7 +136,11 @@ class TrainerConfig(Section):
     num_iterations: int = Field(50, ge=1)
     """Iterations of sample, advantage, filter, update."""
     learning_rate: float = Field(5e-5, gt=0)
-    """AdamW, constant. Paper: 5e-5."""
+    """AdamW's, at its highest. Paper: 5e-5."""
+    learning_rate_schedule: Literal["constant", "linear", "cosine"] = "constant"
+    """What becomes of it towards the last iteration. Paper: constant."""
+    warmup_iterations: int = Field(0, ge=0)
+    """Iterations over which it rises first."""
     weight_decay: float = Field(0.0, ge=0)
     """AdamW's decoupled decay on the trained weights."""
     max_grad_norm: float = Field(1.0, gt=0)
@@ -270,6 +274,11 @@ class Config(Section):
         if self.algorithm.minibatch_mean == "full" and self.trainer.minibatch_rollouts is None:
             raise ValueError(
                 "algorithm.minibatch_mean: full divides by trainer.minibatch_rollouts, and that is null: every minibatch is whole"
+            )
+        if self.trainer.warmup_iterations >= self.trainer.num_iterations:
+            raise ValueError(
+                f"trainer.warmup_iterations ({self.trainer.warmup_iterations}) leaves nothing of trainer.num_iterations "
+                f"({self.trainer.num_iterations})"
             )
         if (self.nodes.inference == 0) != (self.nodes.training == 0):
             raise ValueError(

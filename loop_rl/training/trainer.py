@@ -34,6 +34,7 @@ from loop_rl.training.batching import (
 )
 from loop_rl.training.engine import limit_collectives, make_accelerator, peak_memory
 from loop_rl.training.model import PolicyModel, load_llm, trainable
+from loop_rl.training.schedule import learning_rate
 from loop_rl.training.sequence_parallel import require_divisible_heads, shard
 from loop_rl.training.totals import Totals, Update, by_sample
 
@@ -103,6 +104,7 @@ class Trainer:
             `Update`, the same on every rank. Its figures are
             those of the objective, and entropy (nats): over all epochs.
             loss: mean over the minibatches' rollouts.
+            learning_rate: of the iteration.
             grad_norm, grad_norm_max: mean and largest global gradient norm of the steps, before clipping.
             num_steps, num_rollouts, num_tokens, num_action_tokens: of the iteration, each epoch counted.
             stopped_by_kl: 1 when `algorithm.max_iteration_kl` ended it, else 0; absent where that is 0.
@@ -119,6 +121,8 @@ class Trainer:
         if not samples:
             raise ValueError(f"iteration {iteration}: no rollout to train on; skip the iteration")
         started = time.monotonic()
+        for group in self.engine.optimizer.optimizer.param_groups:
+            group["lr"] = learning_rate(self.config.trainer, iteration)
         for name in sorted(COMPUTED & objective.reads):
             self.add_column(samples, name)
         described = objective.describe(
@@ -153,6 +157,7 @@ class Trainer:
             "loss": totals.loss / num_rollouts,
             "grad_norm": sum(grad_norms) / max(len(grad_norms), 1),
             "grad_norm_max": max(grad_norms, default=0.0),
+            "learning_rate": learning_rate(self.config.trainer, iteration),
             "num_steps": len(grad_norms),
             "num_rollouts": num_rollouts,
             "num_tokens": num_tokens,

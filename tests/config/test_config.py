@@ -96,6 +96,7 @@ def test_bad_settings_are_refused_in_one_line_that_names_the_key(override, messa
         (["algorithm.penalties=[kl]", "model.lora=null"], "with model.lora: null no copy of it is left"),
         (["algorithm.penalties=[kl]", "algorithm.kl_estimator=k1"], "set kl_in: reward, or take k3"),
         (["algorithm.minibatch_mean=full", "trainer.minibatch_rollouts=null"], "and that is null"),
+        (["trainer.warmup_iterations=16"], "leaves nothing of trainer.num_iterations (16)"),
         (
             [
                 "algorithm.ratio_to=recomputed",

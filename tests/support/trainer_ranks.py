@@ -69,6 +69,7 @@ UPDATE_CASES: dict[str, dict] = {
         "algorithm": {"advantage": "imitate", "filter": "successful", "objective": "likelihood"},
     },
     "short-minibatch-full": {"zero_stage": 2, "algorithm": {"minibatch_mean": "full", "average": "token"}},
+    "warmup": {"zero_stage": 2, "warmup_iterations": 1, "learning_rate_schedule": "linear"},
     "brake-zero2": {"zero_stage": 2, "algorithm": {"max_iteration_kl": BRAKE} | RECOMPUTED},
     "brake-zero3": {"zero_stage": 3, "algorithm": {"max_iteration_kl": BRAKE} | RECOMPUTED},
     "window": {"zero_stage": 2, "window": True},

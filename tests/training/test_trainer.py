@@ -52,7 +52,7 @@ def reference_update(updates):
     def update(model="model", window=False, **settings):
         config = tiny.make_config(updates / model, **settings)
         args = reference.Args(
-            learning_rate=config.trainer.learning_rate,
+            learning_rate=config.trainer.learning_rate / (1 + config.trainer.warmup_iterations),  # in iteration 0
             weight_decay=config.trainer.weight_decay,
             max_grad_norm=config.trainer.max_grad_norm,
             minibatch_rollouts=config.trainer.minibatch_rollouts,
