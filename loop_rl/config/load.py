@@ -20,6 +20,8 @@ METHODS = Path(__file__).parents[2] / "configs" / "methods"
 def load_config(path: str | Path, overrides: list[str] | None = None) -> Config:
     """Read a YAML file and apply overrides such as `trainer.learning_rate=1e-4`.
 
+    A file may name another, which it lies over: `base: other.yaml`, meant from its own folder.
+
     An override `method=NAME` lays configs/methods/NAME.yaml, or the file of that name, over the config, below all other
     overrides; the run is then called <name>-<NAME> unless one of them names it.
 
@@ -27,7 +29,7 @@ def load_config(path: str | Path, overrides: list[str] | None = None) -> Config:
         ConfigError: in one line, what is wrong, with the key, the file and the nearest valid key.
     """
     path = Path(path)
-    tree = _read(path)
+    tree = _with_base(path)
     others = []
     for override in overrides or []:
         if override.startswith("method="):
@@ -37,6 +39,16 @@ def load_config(path: str | Path, overrides: list[str] | None = None) -> Config:
     for override in others:
         _apply_override(tree, override)
     return parse_config(tree, source=str(path))
+
+
+def _with_base(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
+    tree = _read(path)
+    if "base" not in tree:
+        return tree
+    base = path.parent / str(tree.pop("base"))
+    if base.resolve() in {file.resolve() for file in (path, *above)}:
+        raise ConfigError(f"{path}: base: {base} leads back to itself")
+    return _laid_over(_with_base(base, (path, *above)), tree)
 
 
 def methods() -> list[str]:

@@ -90,6 +90,8 @@ class SamplerConfig(Section):
     """Once the trainer waits and this share of an iteration's rollouts is finished, the others are cut off, as in the
     released code: they are scored, but not trained on. This favours short episodes; the metrics under `cut/` show by how
     much. 1 cuts nothing off: what is unfinished goes on and is trained on later."""
+    cut_off_min: int = Field(2, ge=2)
+    """Rollouts that each task of the iteration must have finished before any is cut off. Released: 4 of 6."""
     curriculum: str = Field("loop_rl.sampling.curriculum:shuffled_epochs", pattern=r"^[\w.]+:\w+$")
     """`module:function` that chooses the task of the next group, see docs/extending.md."""
 
@@ -286,6 +288,14 @@ class Config(Section):
             )
         if self.nodes.inference and self.trainer.share_gpus:
             raise ValueError("trainer.share_gpus has no effect with several nodes; leave it out or set nodes to 0")
+        if self.sampler.cut_off_at == 1 and self.sampler.cut_off_min != SamplerConfig().cut_off_min:
+            raise ValueError(
+                f"sampler.cut_off_min ({self.sampler.cut_off_min}) has no effect with sampler.cut_off_at: 1, which cuts nothing off"
+            )
+        if self.sampler.cut_off_min > self.sampler.rollouts_per_task:
+            raise ValueError(
+                f"sampler.cut_off_min ({self.sampler.cut_off_min}) exceeds sampler.rollouts_per_task ({self.sampler.rollouts_per_task})"
+            )
         if self.sampler.max_staleness == 0 and self.sampler.over_stale == "drop":
             raise ValueError(
                 "sampler.over_stale: drop has no effect with sampler.max_staleness: 0, where nothing ever becomes too old"

@@ -18,7 +18,11 @@ REPO = Path(__file__).parents[2]
 TINY = REPO / "configs" / "tiny.yaml"
 
 
-@pytest.mark.parametrize("path", sorted((REPO / "configs").glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path",
+    sorted([*(REPO / "configs").glob("*.yaml"), *(REPO / "configs/paper").glob("*.yaml")]),
+    ids=lambda path: path.stem,
+)
 def test_shipped_configs_load_and_survive_a_round_trip(path):
     config = load_config(path)
     assert parse_config(yaml.safe_load(dump_config(config)), "dump") == config
@@ -96,6 +100,8 @@ def test_bad_settings_are_refused_in_one_line_that_names_the_key(override, messa
         (["algorithm.penalties=[kl]", "model.lora=null"], "with model.lora: null no copy of it is left"),
         (["algorithm.penalties=[kl]", "algorithm.kl_estimator=k1"], "set kl_in: reward, or take k3"),
         (["algorithm.minibatch_mean=full", "trainer.minibatch_rollouts=null"], "and that is null"),
+        (["sampler.cut_off_min=4"], "has no effect with sampler.cut_off_at: 1"),
+        (["sampler.cut_off_min=7", "sampler.cut_off_at=0.9"], "exceeds sampler.rollouts_per_task (6)"),
         (["trainer.warmup_iterations=16"], "leaves nothing of trainer.num_iterations (16)"),
         (
             [
@@ -139,6 +145,23 @@ def test_a_method_lies_over_the_config_and_below_overrides(tmp_path):
     assert load_config(TINY, [f"method={tmp_path}/own.yaml"]).algorithm.average == "token"
     with pytest.raises(ConfigError, match="method=grop: there are cispo, .*, or a YAML file of your own"):
         load_config(TINY, ["method=grop"])
+
+
+def test_a_config_lies_over_its_base(tmp_path):
+    released = load_config(REPO / "configs" / "paper" / "loop-released.yaml")
+    assert (released.sampler.cut_off_min, released.trainer.max_grad_norm, released.name) == (
+        4,
+        0.1,
+        "paper-loop-released",
+    )
+    assert released.model == load_config(REPO / "configs" / "qwen2.5-32b.yaml").model
+    (tmp_path / "a.yaml").write_text("base: b.yaml")
+    (tmp_path / "b.yaml").write_text("base: a.yaml")
+    with pytest.raises(ConfigError, match="leads back to itself"):
+        load_config(tmp_path / "a.yaml")
+    (tmp_path / "c.yaml").write_text("base: none.yaml")
+    with pytest.raises(ConfigError, match=r"none.yaml: cannot read config"):
+        load_config(tmp_path / "c.yaml")
 
 
 def test_missing_config_names_the_known_ones(monkeypatch):

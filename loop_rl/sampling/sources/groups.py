@@ -261,8 +261,10 @@ class Dispatcher:
         num_finished = sum(group.num_usable for group in next_ones)
         if num_finished < sampler.cut_off_at * size * sampler.rollouts_per_task:
             return
+        if any(group.num_usable < sampler.cut_off_min for group in next_ones):
+            return
         for group in next_ones:
-            if group.num_usable >= _FEWEST_ROLLOUTS and not group.to_start:
+            if not group.to_start:
                 for job in group.in_flight.values():
                     job.cut.set()
 
