@@ -92,6 +92,9 @@ class SamplerConfig(Section):
     much. 1 cuts nothing off: what is unfinished goes on and is trained on later."""
     cut_off_min: int = Field(2, ge=2)
     """Rollouts that each task of the iteration must have finished before any is cut off. Released: 4 of 6."""
+    drop_uniform: bool = False
+    """Dynamic sampling: a group whose rollouts all earned the same is left out, kept on disk, and another is begun in its place,
+    so that every iteration has its full number of groups to learn from (DAPO). Costs rollouts, not optimiser steps."""
     curriculum: str = Field("loop_rl.sampling.curriculum:shuffled_epochs", pattern=r"^[\w.]+:\w+$")
     """`module:function` that chooses the task of the next group, see docs/extending.md."""
 

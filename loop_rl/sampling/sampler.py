@@ -25,7 +25,7 @@ from loop_rl.config.settings import Config
 from loop_rl.environments.protocol import Environment, EnvironmentFailed, ScoringError, Task
 from loop_rl.machine.command import run_async, run_command
 from loop_rl.sampling.collect import collect
-from loop_rl.sampling.sources.groups import Dispatcher, StalenessError
+from loop_rl.sampling.sources.groups import Dispatcher, NothingToLearn, StalenessError
 from loop_rl.serving.client import PolicyClient
 from loop_rl.serving.published import PolicyDirectory
 from loop_rl.store.run_dir import RunDir
@@ -42,7 +42,7 @@ async def sample_run(
     Raises:
         PolicyError: no vLLM server answers.
         ScoringError: episodes cannot be scored.
-        StalenessError: see there.
+        StalenessError, NothingToLearn: see there.
         OSError: the run directory cannot be written, for a full disk, say.
     """
     timeline = Timeline(run, "sampler")
@@ -130,7 +130,7 @@ def main() -> int:
     return run_command(
         lambda: _sample(args),
         "stopped; what is finished is kept",
-        (EnvironmentFailed, PolicyError, ScoringError, StalenessError),
+        (EnvironmentFailed, NothingToLearn, PolicyError, ScoringError, StalenessError),
     )
 
 

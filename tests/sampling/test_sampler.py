@@ -28,7 +28,7 @@ from loop_rl.data.rollout import EndReason, Rollout, Turn
 from loop_rl.environments.protocol import ScoringError
 from loop_rl.sampling.curriculum import shuffled_epochs
 from loop_rl.sampling.sampler import main, sample_run
-from loop_rl.sampling.sources.groups import Dispatcher
+from loop_rl.sampling.sources.groups import Dispatcher, NothingToLearn
 from loop_rl.serving.client import PolicyClient
 from loop_rl.store import rollouts as rollout_store
 from loop_rl.store.rollout_files import read_group, read_rollouts
@@ -260,6 +260,47 @@ def test_once_enough_is_finished_the_rest_is_cut_off_and_its_bias_is_counted(tmp
         "cut/num_rollouts": 2, "cut/action_tokens": 6, "cut/action_tokens_kept": 2, "cut/return": 0.5, "cut/return_kept": 1
     }  # fmt: skip
     assert describe_groups(groups, 0, 4, 0, ())["staleness/0"] == 1
+
+
+def test_a_cut_waits_until_every_task_has_its_minimum(tmp_path):
+    run = asynchronous(tmp_path, max_staleness=0, tasks_per_iteration=2, cut_off_at=0.5, cut_off_min=3)
+    course = Course(run, make_tasks(3))
+    jobs = course.start()
+    for job in jobs[:3]:
+        course.finish(job)
+    course.settle()
+    assert not any(job.cut.is_set() for job in jobs)  # half are finished, but none of the second task
+    for job in jobs[3:]:
+        course.finish(job)
+    assert course.groups(0) == [0, 1]
+
+
+def test_of_groups_that_earned_the_same_others_are_begun_in_their_place(tmp_path):
+    run = asynchronous(tmp_path, max_staleness=0, tasks_per_iteration=1, drop_uniform=True)
+    course = Course(run, make_tasks(3))
+    for job in course.start():
+        course.finish(job)  # all earn 0.5
+    jobs = course.start()
+    assert {job.group_id for job in jobs} == {1}
+    for job, score in zip(jobs, (1.0, 0.5, 0.5), strict=True):
+        course.finish(job, score=score)
+    assert course.groups(0) == [1] and json.loads(run.iteration_file(0).read_text())["dropped"] == [0]
+    assert len(read_dropped(run, 0)) == GROUP_SIZE
+    course.publish()
+    with pytest.raises(NothingToLearn, match="in 11 groups in a row all rollouts earned the same"):
+        for _ in range(20):
+            for job in course.start():
+                course.finish(job)
+
+
+def test_a_uniform_group_that_a_killed_process_finished_is_dropped_when_it_is_found(tmp_path):
+    run = asynchronous(tmp_path, max_staleness=0, tasks_per_iteration=1, drop_uniform=True)
+    course = Course(run, make_tasks(3))
+    store = course.dispatcher._store
+    for job in course.start():
+        store.add(make_rollout(job))  # and then it was killed
+    again = Course(run, make_tasks(3))
+    assert {job.group_id for job in again.start()} == {1}
 
 
 def test_a_group_short_of_rollouts_is_used_with_those_it_has_and_one_of_a_single_rollout_is_not(tmp_path):

@@ -26,10 +26,16 @@ from loop_rl.store.run_dir import RunDir
 _FEWEST_ROLLOUTS = 2
 """Of a group: leave-one-out needs another one to compare with."""
 _MOST_UNSCORABLE_IN_A_ROW = 12
+_MOST_UNIFORM_ITERATIONS = 10
+"""So many iterations' groups may be dropped in a row because their rollouts all earned the same."""
 
 
 class StalenessError(RuntimeError):
     """A group is older than `sampler.max_staleness` allows, although none may become so."""
+
+
+class NothingToLearn(RuntimeError):
+    """With `sampler.drop_uniform` group after group was dropped: the tasks are all too hard or too easy for the policy."""
 
 
 @dataclass
@@ -50,7 +56,16 @@ class _Group:
 
     @property
     def num_usable(self) -> int:
-        return sum(rollout.end_reason != EndReason.CUT_OFF for rollout in self.finished)
+        return len(self._usable)
+
+    @property
+    def is_uniform(self) -> bool:
+        """All its rollouts earned the same, so each has an advantage of 0."""
+        return len({rollout.reward for rollout in self._usable}) == 1
+
+    @property
+    def _usable(self) -> list[Rollout]:
+        return [rollout for rollout in self.finished if rollout.end_reason != EndReason.CUT_OFF]
 
 
 class Dispatcher:
@@ -84,10 +99,12 @@ class Dispatcher:
         self._ending: dict[int, set[str]] = {}
         """Rollouts in flight of groups that have been dropped."""
         self._num_unscorable_in_a_row = 0
+        self._num_uniform_in_a_row = 0
         self._groups: dict[int, _Group] = {}
         """Outstanding ones, by their numbers."""
         for group_id, rollouts in sorted(self._store.unassigned.items()):
             self._groups[group_id] = self._found_again(group_id, list(rollouts.values()))
+            self._drop_if_useless(self._groups[group_id])
 
     @property
     def num_in_flight(self) -> int:
@@ -134,12 +151,28 @@ class Dispatcher:
     def _ended(self, group_id: int, rollout_id: str) -> None:
         if group := self._groups.get(group_id):
             del group.in_flight[rollout_id]
-            if group.is_finished and group.num_usable < _FEWEST_ROLLOUTS:
-                self._drop(group_id)
+            self._drop_if_useless(group)
         else:
             self._ending[group_id].remove(rollout_id)
             self._put_aside_if_ended(group_id)
         self._changed.set()
+
+    def _drop_if_useless(self, group: _Group) -> None:
+        """Drop a finished group that nothing can be learnt from. Raises NothingToLearn when there are too many of them."""
+        if not group.is_finished:
+            return
+        sampler = self._config.sampler
+        if group.num_usable < _FEWEST_ROLLOUTS:
+            self._drop(group.group_id)
+        elif sampler.drop_uniform:
+            self._num_uniform_in_a_row = self._num_uniform_in_a_row + 1 if group.is_uniform else 0
+            if self._num_uniform_in_a_row > _MOST_UNIFORM_ITERATIONS * sampler.tasks_per_iteration:
+                raise NothingToLearn(
+                    f"in {self._num_uniform_in_a_row} groups in a row all rollouts earned the same (sampler.drop_uniform): the tasks "
+                    "are too hard or too easy for this policy; choose others, or a larger sampler.rollouts_per_task"
+                )
+            if group.is_uniform:
+                self._drop(group.group_id)
 
     async def assign(self) -> None:
         """Fix the groups of each iteration as soon as its policy version answers and enough groups are finished.
