@@ -40,6 +40,7 @@ from loop_rl.store.run_dir import RunDir
 console = Console(highlight=False, soft_wrap=True)
 _POLL_S = 1.0
 _LOG_LINES = 15
+_MIN_WIDTH = 110  # of the table, where the output is no terminal or a narrow one
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,7 @@ def rows_table(rows: Sequence[Row], title: str) -> Table:
     """Percent of held-out tasks done, and what it took."""
     table = Table(title=title)
     table.add_column("method")
-    headings = ("seeds", "before", "after", f"less {rows[0].method}", "rollouts", "tokens", "steps", "minutes")
+    headings = ("seeds", "before", "after", f"less {rows[0].method}", "rollouts", "tokens", "steps", "train min")
     for heading in headings:
         table.add_column(heading, justify="right")
     for row in rows:
@@ -217,7 +218,7 @@ def _run(entry: Entry, bench: Path, which: str, left_s: float | None) -> str:
     if process.returncode:
         last = "\n".join(log.read_text(errors="replace").splitlines()[-_LOG_LINES:])
         return f"{which}: {run.path} failed after {minutes:.1f} min; last lines of {log}:\n{last}"
-    console.print(f"{which}: {run.path} finished after {minutes:.1f} min{left}")
+    console.print(f"{which}: {run.path} finished after {minutes:.1f} min")
     return ""
 
 
@@ -241,6 +242,7 @@ def _show(entries: Sequence[Entry], bench: Path, out: Path | None) -> None:
     for entry in entries:
         outcomes.setdefault(entry.method, []).append(_outcome(entry))
     rows, config = compare(outcomes), entries[0].config
+    console.width = max(console.width, _MIN_WIDTH)
     console.print(rows_table(rows, f"{bench.stem}: held-out tasks ({config.evaluation.split}), percent"))
     out = out or Path(config.runs_dir) / f"compare-{bench.stem}.json"
     out.parent.mkdir(parents=True, exist_ok=True)
