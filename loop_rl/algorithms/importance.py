@@ -5,17 +5,18 @@ Shapes: N action tokens of a micro-batch, M of an iteration.
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
+from loop_rl.algorithms.protocols import Batch, Objective
+from loop_rl.algorithms.ratio import log_ratio
 from loop_rl.config.base import Section
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from collections.abc import Mapping
 
-    from loop_rl.algorithms.protocols import Batch
+    from torch import Tensor
 
 
 class ImportanceSettings(Section):
@@ -89,10 +90,15 @@ def rollouts_within(recomputed_N: Tensor, behaviour_N: Tensor, max_mean_log: flo
     The geometric mean of a rollout's weights does not grow with its length, as their product does (Liu et al. 2025, "When
     speed kills stability", geometric sequence mask).
     """
-    log_weights_N = recomputed_N - behaviour_N
-    lengths_N = batch.sum_by(log_weights_N.new_ones(log_weights_N.shape), "trajectory")
-    means_N = batch.sum_by(log_weights_N, "trajectory") / lengths_N
-    return (means_N.abs() <= max_mean_log).to(log_weights_N.dtype)
+    means_N = log_ratio(recomputed_N, behaviour_N, "gspo", batch)
+    return (means_N.abs() <= max_mean_log).to(means_N.dtype)
+
+
+def bounded_weights(settings: ImportanceSettings, recomputed_N: Tensor, behaviour_N: Tensor) -> Tensor:
+    """The weights of tokens, truncated or masked as `settings` say."""
+    if settings.importance == "mask":
+        return masked_weights(recomputed_N, behaviour_N, settings.min_importance_weight, settings.max_importance_weight)
+    return importance_weights(recomputed_N, behaviour_N, settings.max_importance_weight)
 
 
 def token_factors(settings: ImportanceSettings, reference_N: Tensor, behaviour_N: Tensor, batch: Batch) -> Tensor:
@@ -100,12 +106,7 @@ def token_factors(settings: ImportanceSettings, reference_N: Tensor, behaviour_N
 
     reference_N: what the ratio is to; where that is the behaviour itself, every factor is 1.
     """
-    if settings.importance == "mask":
-        factors_N = masked_weights(
-            reference_N, behaviour_N, settings.min_importance_weight, settings.max_importance_weight
-        )
-    else:
-        factors_N = importance_weights(reference_N, behaviour_N, settings.max_importance_weight)
+    factors_N = bounded_weights(settings, reference_N, behaviour_N)
     if settings.max_mean_log_weight:
         factors_N = factors_N * rollouts_within(reference_N, behaviour_N, settings.max_mean_log_weight, batch)
     return factors_N
@@ -114,13 +115,26 @@ def token_factors(settings: ImportanceSettings, reference_N: Tensor, behaviour_N
 def weight_figures(settings: ImportanceSettings, recomputed_M: Tensor, behaviour_M: Tensor) -> dict[str, float]:
     """importance_weight_mean after truncation or mask, importance_weight_max before it, and the share that it changed."""
     free_M = importance_weights(recomputed_M, behaviour_M, 0)
-    limit = settings.max_importance_weight or math.inf
-    if settings.importance == "mask":
-        weights_M = masked_weights(recomputed_M, behaviour_M, settings.min_importance_weight, limit)
-    else:
-        weights_M = importance_weights(recomputed_M, behaviour_M, settings.max_importance_weight)
+    weights_M = bounded_weights(settings, recomputed_M, behaviour_M)
     return {
         "importance_weight_mean": weights_M.double().mean().item(),
         "importance_weight_max": free_M.max().item(),
         "importance_truncated_share": (weights_M != free_M).double().mean().item(),
     }
+
+
+class WeighedObjective(Objective):
+    """One whose `Settings` are or extend `ImportanceSettings`: what it reads for them, and their figures."""
+
+    @property
+    def reads(self) -> frozenset[str]:
+        return frozenset({"advantage", "behaviour", self.settings.ratio_to})
+
+    @property
+    def needs_whole_sequences(self) -> bool:
+        return self.settings.max_mean_log_weight > 0
+
+    def describe(self, columns_M: Mapping[str, Tensor]) -> dict[str, float]:
+        if self.settings.ratio_to == "behaviour":
+            return {}
+        return weight_figures(self.settings, columns_M["recomputed"], columns_M["behaviour"])

@@ -48,7 +48,6 @@ class Entry:
     """One method with one seed."""
 
     method: str
-    seed: int
     config: Config
     overrides: list[str]
     """Of the bench's config, that make it."""
@@ -86,7 +85,7 @@ def entries_of(bench: Path, methods: Sequence[str], seeds: int, overrides: Seque
         for method in methods:
             name = f"name={bench.stem}-{Path(method).stem}-seed{seed}"
             ours = [f"method={method}", *overrides, f"seed={seed}", name]
-            entries.append(Entry(method, seed, load_config(bench, ours), ours))
+            entries.append(Entry(method, load_config(bench, ours), ours))
     return entries
 
 

@@ -6,13 +6,10 @@ from typing import TYPE_CHECKING, Self
 
 from pydantic import Field, model_validator
 
-from loop_rl.algorithms.importance import ImportanceSettings, token_factors, weight_figures
+from loop_rl.algorithms.importance import ImportanceSettings, WeighedObjective, token_factors
 from loop_rl.algorithms.protocols import Batch, Terms
-from loop_rl.algorithms.protocols import Objective as Base
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from torch import Tensor
 
 
@@ -28,7 +25,7 @@ class Settings(ImportanceSettings):
         return self
 
 
-class Objective(Base):
+class Objective(WeighedObjective):
     """sg(min(r, max_ratio)) A log pi, each token's times its importance weight.
 
     MiniMax-M1, arXiv 2506.13585, equations 4 and 5, without a lower bound, as there. sg: without gradient. Where PPO's clip
@@ -36,14 +33,6 @@ class Objective(Base):
     """
 
     Settings = Settings
-
-    @property
-    def reads(self) -> frozenset[str]:
-        return frozenset({"advantage", "behaviour", self.settings.ratio_to})
-
-    @property
-    def needs_whole_sequences(self) -> bool:
-        return self.settings.max_mean_log_weight > 0
 
     def __call__(self, logprobs_N: Tensor, batch: Batch) -> Terms:
         columns_N, settings = batch.columns_N, self.settings
@@ -63,8 +52,3 @@ class Objective(Base):
             maxima={"ratio_max": ratio_N.double()},
             shown={"ratio": ratio_N, "clipped": cut_N, "importance": importance_N},
         )
-
-    def describe(self, columns_M: Mapping[str, Tensor]) -> dict[str, float]:
-        if self.settings.ratio_to == "behaviour":
-            return {}
-        return weight_figures(self.settings, columns_M["recomputed"], columns_M["behaviour"])

@@ -7,14 +7,11 @@ from typing import TYPE_CHECKING, Self
 
 from pydantic import Field, model_validator
 
-from loop_rl.algorithms.importance import ImportanceSettings, token_factors, weight_figures
+from loop_rl.algorithms.importance import ImportanceSettings, WeighedObjective, token_factors
 from loop_rl.algorithms.protocols import Batch, Terms
-from loop_rl.algorithms.protocols import Objective as Base
 from loop_rl.algorithms.ratio import Level, log_ratio
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from torch import Tensor
 
 
@@ -46,18 +43,14 @@ class Settings(ImportanceSettings):
         return self
 
 
-class Objective(Base):
+class Objective(WeighedObjective):
     """min(r A, clip(r, 1 - eps, 1 + eps) A), each token's times its importance weight."""
 
     Settings = Settings
 
     @property
-    def reads(self) -> frozenset[str]:
-        return frozenset({"advantage", "behaviour", self.settings.ratio_to})
-
-    @property
     def needs_whole_sequences(self) -> bool:
-        return self.settings.ratio != "token" or self.settings.max_mean_log_weight > 0
+        return self.settings.ratio != "token" or super().needs_whole_sequences
 
     def __call__(self, logprobs_N: Tensor, batch: Batch) -> Terms:
         columns_N, settings = batch.columns_N, self.settings
@@ -84,11 +77,6 @@ class Objective(Base):
             maxima={"ratio_max": ratio_N},
             shown={"ratio": surrogate.log_ratio_N.exp(), "clipped": surrogate.clipped_N, "importance": importance_N},
         )
-
-    def describe(self, columns_M: Mapping[str, Tensor]) -> dict[str, float]:
-        if self.settings.ratio_to == "behaviour":
-            return {}
-        return weight_figures(self.settings, columns_M["recomputed"], columns_M["behaviour"])
 
 
 @dataclass(frozen=True)
