@@ -28,6 +28,7 @@ class Penalised(Objective):
     def __init__(self, objective: Objective, penalties: Sequence[Penalty]) -> None:
         super().__init__(objective.settings)
         self._objective, self._penalties = objective, penalties
+        self.compares_pairs = objective.compares_pairs
 
     @property
     def reads(self) -> frozenset[str]:

@@ -33,7 +33,7 @@ class Batch(Protocol):
     """Of the policy being trained, nats; with gradient where the objective `needs_entropies`."""
 
     def sum_by(self, values_N: Tensor, level: str) -> Tensor:
-        """[N], for each token the sum over its "turn" or "trajectory", with gradient."""
+        """[N], for each token the sum over its "turn", "trajectory" or "pair", with gradient."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +86,9 @@ class RolloutFilter(Part, ABC):
 
 class Objective(Part, ABC):
     """Turns log-probabilities into what is maximised."""
+
+    compares_pairs: bool = False
+    """Whether the rollouts that are kept of a group are two that it compares, so that they stay in one micro-batch."""
 
     @property
     def reads(self) -> frozenset[str]:

@@ -26,11 +26,12 @@ from rich.console import Console
 from rich.table import Table
 
 from loop_rl.comparison.bootstrap import Interval, mean_with_interval
-from loop_rl.comparison.outcome import Outcome, is_finished, read_outcome
+from loop_rl.comparison.outcome import Outcome, read_outcome
 from loop_rl.config.base import ConfigError
 from loop_rl.config.load import load_config
 from loop_rl.config.parts import ENVIRONMENT, find_part
 from loop_rl.config.settings import Config
+from loop_rl.evaluation.selection import is_finished
 from loop_rl.machine.command import run_command
 from loop_rl.running.preflight import check_inputs
 from loop_rl.running.supervisor import RunFailed
@@ -172,7 +173,7 @@ def _compare(args: argparse.Namespace, overrides: list[str]) -> None:
         run = RunDir(entry.config.run_dir)
         if run.config_file.exists() and not run.is_extended_by(entry.config):
             RunDir.create(entry.config)  # refuses one of other settings, which must not be read as this one
-    missing = [entry for entry in entries if not is_finished(entry.config)]
+    missing = [entry for entry in entries if not is_finished(RunDir(entry.config.run_dir), entry.config)]
     console.print(f"{len(entries)} runs, {len(entries) - len(missing)} of them finished{_estimate(entries, missing)}")
     if args.dry_run:
         for entry in missing:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import pyarrow.parquet as pq
 
 from loop_rl.config.settings import Config
+from loop_rl.evaluation.selection import final_evaluations, result_version
 from loop_rl.store.metrics import read_metrics
 from loop_rl.store.run_dir import RunDir
 
@@ -16,7 +18,7 @@ class Outcome:
     """Of one method with one seed."""
 
     units: dict[str, float]
-    """Share of held-out tasks done by the last version, by what the environment takes as independent: a task, or a family."""
+    """Share of held-out tasks done by the run's result (the last version, or the selected one), by what the environment takes as independent: a task, or a family."""
     before: float
     """Share of held-out tasks done by version 0."""
     num_rollouts: int
@@ -29,20 +31,18 @@ class Outcome:
     """Of the trainer, waiting for rollouts included."""
 
 
-def is_finished(config: Config) -> bool:
-    """Whether the run is done, its last evaluation included."""
-    run, last = RunDir(config.run_dir), config.trainer.num_iterations
-    return run.evaluation_file(last, config.evaluation.split).exists()
-
-
 def read_outcome(run: RunDir, config: Config, unit: str) -> Outcome:
     """Of a finished run.
 
     unit: column of evaluated rollouts whose values are independent of each other: "task_id" or "family".
     """
-    split, last = config.evaluation.split, config.trainer.num_iterations
-    after = _success_by(run, last, split, unit)
-    before = _success_by(run, 0, split, "task_id")
+    split = config.evaluation.split
+    after: dict[str, list[bool]] = {}
+    for evaluation in final_evaluations(config, result_version(run, config)):
+        if evaluation.split == split:
+            for name, successes in _success_by(evaluation.file(run), unit).items():
+                after.setdefault(name, []).extend(successes)
+    before = _success_by(run.evaluation_file(0, split), "task_id")
     metrics = read_metrics(run)
     times = ("time/wait_s", "time/train_s", "time/publish_s")
     return Outcome(
@@ -55,8 +55,9 @@ def read_outcome(run: RunDir, config: Config, unit: str) -> Outcome:
     )
 
 
-def _success_by(run: RunDir, version: int, split: str, column: str) -> dict[str, list[bool]]:
-    table = pq.read_table(run.evaluation_file(version, split).with_suffix(".parquet"), columns=[column, "success"])
+def _success_by(figures: Path, column: str) -> dict[str, list[bool]]:
+    """Of the rollouts of an evaluation, whose figures' file this is."""
+    table = pq.read_table(figures.with_suffix(".parquet"), columns=[column, "success"])
     found: dict[str, list[bool]] = {}
     for name, success in zip(table[column].to_pylist(), table["success"].to_pylist(), strict=True):
         found.setdefault(name, []).append(success)

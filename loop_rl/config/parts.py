@@ -142,14 +142,36 @@ def refuse_unread(config: Any) -> None:
         )
     if "reference" in reads and config.model.lora is None:
         raise ValueError(
-            "algorithm.penalties: [kl] compares with the model without its adapter, and with model.lora: null no copy of it is left; "
-            "give model.lora a section, or leave the penalty out"
+            "algorithm.penalties: [kl] and algorithm.preferred_to: reference compare with the model without its adapter, and with "
+            "model.lora: null no copy of it is left; give model.lora a section, or leave them out"
         )
+    if objective.compares_pairs:
+        _refuse_odd_pairs(config)
     if config.trainer.sequence_parallel_size > 1 and objective.needs_whole_sequences:
         raise ValueError(
-            f"algorithm.objective: {config.algorithm.objective} with these settings needs whole sequences (algorithm.ratio or "
-            f"algorithm.max_mean_log_weight), and trainer.sequence_parallel_size ({config.trainer.sequence_parallel_size}) cuts "
-            "them up"
+            f"algorithm.objective: {config.algorithm.objective} with these settings (such as algorithm.ratio or "
+            "algorithm.max_mean_log_weight) needs whole sequences, and trainer.sequence_parallel_size "
+            f"({config.trainer.sequence_parallel_size}) cuts them up"
+        )
+
+
+def _refuse_odd_pairs(config: Any) -> None:
+    """Refuse settings under which an objective would not see its pairs whole, or not alike. Raises ValueError."""
+    algorithm = config.algorithm
+    if algorithm.average != "rollout":
+        raise ValueError(
+            f"algorithm.average: {algorithm.average} has no meaning with algorithm.objective: {algorithm.objective}, which is one "
+            "number for a pair; leave it out"
+        )
+    if algorithm.filter == "successful":
+        raise ValueError(
+            f"algorithm.filter: successful takes the worse one of each pair away from algorithm.objective: {algorithm.objective}; "
+            "leave it out"
+        )
+    if (config.trainer.minibatch_rollouts or 2) % 2:
+        raise ValueError(
+            f"trainer.minibatch_rollouts ({config.trainer.minibatch_rollouts}) is odd, and algorithm.objective: "
+            f"{algorithm.objective} learns from pairs of them"
         )
 
 
@@ -159,6 +181,10 @@ def refuse_splits(config: Any) -> None:
     for key, split, splits in (
         ("tasks.train_split", config.tasks.train_split, environment.training_splits),
         ("evaluation.split", config.evaluation.split, environment.held_out_splits),
+        *(("evaluation.more_splits", split, environment.held_out_splits) for split in config.evaluation.more_splits),
+        *[("evaluation.select_split", config.evaluation.select_split, environment.held_out_splits)][
+            : config.evaluation.every
+        ],
     ):
         if split not in splits:
             raise ValueError(f"{key}: {split} is none of {', '.join(splits)} (environment {config.tasks.environment})")

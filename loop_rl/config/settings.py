@@ -213,6 +213,17 @@ class EvaluationConfig(Section):
 
     split: str = "test_normal"
     """Held-out split evaluated before the first and after the last iteration; one of the environment's."""
+    more_splits: list[str] = Field([])
+    """More held-out splits, evaluated at the end only. Paper: test_challenge."""
+    repeats: int = Field(1, ge=1)
+    """How often each of them is evaluated at the end, with seeds of its own each time; mean and deviation are shown. Paper: 5."""
+    every: int = Field(0, ge=0)
+    """Iterations between evaluations on `select_split` beside the training (where all weights are trained: after it). The best of
+    these versions, and not the last one, is evaluated at the end. 0: none. Released: 5."""
+    select_split: str = "dev"
+    """The split that chooses it; one of the environment's, none of those above."""
+    select_repeats: int = Field(1, ge=1)
+    """How often a version is evaluated on it; the mean counts. Released: 2."""
     temperature: float = Field(1.0, ge=0, le=2)
     """Sampling temperature of evaluation episodes; 0 is greedy, else from 0.01 on, as in training."""
     endpoint: str = Field("", pattern=r"^(https?://.+)?$")
@@ -252,6 +263,12 @@ class Config(Section):
     @property
     def run_dir(self) -> Path:
         return Path(self.runs_dir) / self.name
+
+    @property
+    def candidate_versions(self) -> list[int]:
+        """Policy versions of which the best is the run's result: each `evaluation.every`-th, and the last; empty where that is 0."""
+        last, every = self.trainer.num_iterations, self.evaluation.every
+        return sorted({last, *range(every, last + 1, every)}) if every else []
 
     @model_validator(mode="after")
     def _no_contradictions(self) -> Self:
@@ -298,6 +315,25 @@ class Config(Section):
         if self.sampler.cut_off_min > self.sampler.rollouts_per_task:
             raise ValueError(
                 f"sampler.cut_off_min ({self.sampler.cut_off_min}) exceeds sampler.rollouts_per_task ({self.sampler.rollouts_per_task})"
+            )
+        if not self.evaluation.every:
+            for name in ("select_split", "select_repeats"):
+                if (value := getattr(self.evaluation, name)) != getattr(EvaluationConfig(), name):
+                    raise ValueError(f"evaluation.{name} ({value}) has no effect with evaluation.every: 0")
+        held_out = [self.evaluation.split, *self.evaluation.more_splits]
+        if len(set(held_out)) < len(held_out):
+            raise ValueError(
+                f"evaluation.more_splits: {', '.join(held_out[1:])} repeats a split (evaluation.split: {held_out[0]})"
+            )
+        if self.evaluation.every and self.evaluation.select_split in held_out:
+            raise ValueError(
+                f"evaluation.select_split: {self.evaluation.select_split} is evaluated at the end, too; a version that it has chosen "
+                "looks better there than it is; choose another"
+            )
+        if self.evaluation.every > self.trainer.num_iterations:
+            raise ValueError(
+                f"evaluation.every ({self.evaluation.every}) exceeds trainer.num_iterations ({self.trainer.num_iterations}), so only the "
+                "last version would be evaluated"
             )
         if self.sampler.max_staleness == 0 and self.sampler.over_stale == "drop":
             raise ValueError(

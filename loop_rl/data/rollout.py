@@ -135,7 +135,7 @@ class Rollout:
         for index, turn in enumerate(self.turns):
             num_context, num_action = len(turn.context_ids), len(turn.action_ids)
             if not (turn.extends and samples):
-                samples.append(Sample(self.rollout_id, self.num_action_tokens, num_turns))
+                samples.append(Sample(self.rollout_id, self.num_action_tokens, num_turns, group_id=self.group_id))
             sample, stop = samples[-1], start + num_action
             sample.token_ids += turn.context_ids + turn.action_ids
             sample.action_mask += [False] * num_context + [True] * num_action

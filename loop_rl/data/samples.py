@@ -28,6 +28,8 @@ class Sample:
     """[N], policy version that sampled it."""
     columns: dict[str, list[float]] = field(default_factory=dict)
     """[N] each, by name: "behaviour", the log-probability that it was sampled with; "advantage"; ..."""
+    group_id: int = -1
+    """Of the rollout."""
 
     @classmethod
     def of_actions(cls, rollout_id: str, token_ids: list[int], columns: Collection[str] = ()) -> Sample:

@@ -2,6 +2,7 @@
 
     python -m loop_rl.evaluate --run-dir runs/tiny                                      # newest version, the run's split
     python -m loop_rl.evaluate --run-dir runs/tiny --version 0 --split test_challenge
+    python -m loop_rl.evaluate --run-dir runs/tiny --version 12 --repeat 2              # again, with other seeds
     python -m loop_rl.evaluate --config configs/evaluate.yaml --model Qwen/Qwen2.5-7B-Instruct --split dev
     python -m loop_rl.evaluate --config configs/evaluate.yaml --model gpt-x --endpoint https://host/v1 name=gpt-x
 
@@ -37,6 +38,7 @@ from loop_rl.config.settings import Config
 from loop_rl.data.rollout import Rollout, Usage, version_name
 from loop_rl.environments.protocol import Environment, EnvironmentFailed, ScoringError, Task
 from loop_rl.evaluation.preflight import check_evaluation_inputs, check_servers
+from loop_rl.evaluation.selection import Evaluation
 from loop_rl.evaluation.tables import details, evaluation_table, summary
 from loop_rl.machine.command import run_async, run_command
 from loop_rl.machine.files import write_atomically
@@ -54,7 +56,7 @@ _TEND_EVERY_S = 0.3
 console = Console(highlight=False, soft_wrap=True)
 
 
-async def evaluate(run: RunDir, config: Config, version: int, split: str, urls: list[str]) -> dict:
+async def evaluate(run: RunDir, config: Config, what: Evaluation, urls: list[str]) -> dict:
     """Run what is missing of an evaluation, write its rollouts and figures, and return the figures.
 
     urls: of vLLM servers; empty with `evaluation.endpoint`.
@@ -64,14 +66,16 @@ async def evaluate(run: RunDir, config: Config, version: int, split: str, urls: 
         ScoringError: an episode cannot be scored.
     """
     environment = make_part(ENVIRONMENT, config)
+    version, split, file = what.version, what.split, what.file(run)
     tasks = environment.tasks(split)
-    outputs_name = environment.outputs_name(f"{config.name}-{run_id(run)}", version, split)
-    pieces = run.evaluation_pieces(version, split)
+    again = f"-r{what.repeat}" if what.repeat > 1 else ""
+    outputs_name = environment.outputs_name(f"{config.name}-{run_id(run)}{again}", version, split)
+    pieces = run.evaluation_pieces(version, split, what.repeat)
     # A whole model is deleted when it is old, unless this folder shows that its evaluation has begun.
     pieces.mkdir(parents=True, exist_ok=True)
     done = {path.stem for path in pieces.glob("*.parquet")}
     jobs = [
-        _job(config, version, outputs_name, index, task) for index, task in enumerate(tasks) if task.task_id not in done
+        _job(config, what, outputs_name, index, task) for index, task in enumerate(tasks) if task.task_id not in done
     ]
     if config.evaluation.endpoint:
         chat = MessageChat(config.agent)
@@ -100,10 +104,10 @@ async def evaluate(run: RunDir, config: Config, version: int, split: str, urls: 
 
     rollouts = [read_rollouts(pieces / f"{task.task_id}.parquet")[0] for task in tasks]
     usages = [_usage(pieces, rollout) for rollout in rollouts]
-    write_rollouts(run.evaluation_file(version, split).with_suffix(".parquet"), rollouts)
+    write_rollouts(file.with_suffix(".parquet"), rollouts)
     figures = environment.figures(tasks, rollouts, usages)
     figures |= {"behaviour": _behaviour(environment, rollouts, usages), "experiment": outputs_name}
-    write_atomically(run.evaluation_file(version, split), json.dumps(figures, indent=1))
+    write_atomically(file, json.dumps(figures, indent=1))
     for piece in pieces.iterdir():
         piece.unlink()
     pieces.rmdir()
@@ -125,28 +129,31 @@ def _usage(pieces: Path, rollout: Rollout) -> Usage:
     )
 
 
-def _job(config: Config, version: int, outputs_name: str, index: int, task: Task) -> Job:
+def _job(config: Config, what: Evaluation, outputs_name: str, index: int, task: Task) -> Job:
+    again = f"r{what.repeat}-" if what.repeat > 1 else ""
+    # The same for every version, so that a comparison is less noisy, and others each time.
+    seed = config.seed * 1_000_003 + index + (what.repeat - 1) * 1_000_000_007
     return Job(
         task=task,
-        rollout_id=f"{version_name(version)}-{task.task_id}",
+        rollout_id=f"{version_name(what.version)}-{again}{task.task_id}",
         outputs_name=outputs_name,
-        seed=config.seed * 1_000_003 + index,  # the same for every version, so that a comparison is less noisy
+        seed=seed,
         group_id=index,
         iteration=-1,
     )
 
 
-def _evaluate_with_servers(run: RunDir, config: Config, version: int, split: str, urls: list[str]) -> dict:
+def _evaluate_with_servers(run: RunDir, config: Config, what: Evaluation, urls: list[str]) -> dict:
     """With the given servers or the endpoint, or else with servers of our own for the time it takes."""
     if urls or config.evaluation.endpoint:
-        return run_async(evaluate(run, config, version, split, urls))
+        return run_async(evaluate(run, config, what, urls))
     check_servers(config)
-    replicas = Replicas(config, run.logs / f"evaluation-{version_name(version)}-{split}", secret(run))
+    replicas = Replicas(config, run.logs / f"evaluation-{what.file(run).stem}", secret(run))
     try:
         with console.status("starting vLLM"):
             replicas.start()
             replicas.wait_until_ready()
-        return run_async(_tended(evaluate(run, config, version, split, replicas.urls), replicas))
+        return run_async(_tended(evaluate(run, config, what, replicas.urls), replicas))
     finally:
         replicas.stop()
 
@@ -173,6 +180,7 @@ def main() -> int:
     parser.add_argument("--model", help="local folder or hub name, or the name that the endpoint knows (model.path)")
     parser.add_argument("--endpoint", metavar="URL", help="OpenAI-compatible, ends with /v1 (evaluation.endpoint)")
     parser.add_argument("--split", help="dev, test_normal, test_challenge or train (default: the config's)")
+    parser.add_argument("--repeat", type=int, default=1, help="do it again with other seeds: 2, 3, ... (default: 1)")
     parser.add_argument("--summary", action="store_true", help="print TGC, SGC and what episodes cost, no more")
     parser.add_argument("--server", action="append", default=[], metavar="URL", help="running vLLM server; repeatable")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="dotted settings, with --config")
@@ -181,6 +189,8 @@ def main() -> int:
         parser.error("a run has its model and settings; --model, --endpoint and key=value go with --config")
     if args.config and args.version is not None:
         parser.error("--version goes with --run-dir")
+    if args.repeat < 1:
+        parser.error(f"--repeat {args.repeat}: at least 1")
     die_with_parent()
     errors = (PolicyError, ScoringError, EnvironmentFailed, ServerFailed)
     work = _evaluate_run if args.run_dir else _evaluate_model
@@ -194,7 +204,7 @@ def _evaluate_run(args: argparse.Namespace) -> None:
     check_evaluation_inputs(config, split)
     version = run.latest_version() if args.version is None else args.version
     run.require_version(version)
-    _evaluate_and_print(run, config, version, split, args)
+    _evaluate_and_print(run, config, Evaluation(version, split, args.repeat), args)
 
 
 def _evaluate_model(args: argparse.Namespace) -> None:
@@ -211,20 +221,20 @@ def _evaluate_model(args: argparse.Namespace) -> None:
     check_evaluation_inputs(config, split)
     if config.evaluation.endpoint and not config.run_dir.exists():
         run_async(check_endpoint(config.evaluation.endpoint, config.model.path))
-    _evaluate_and_print(RunDir.create(config), config, 0, split, args)
+    _evaluate_and_print(RunDir.create(config), config, Evaluation(0, split, args.repeat), args)
 
 
-def _evaluate_and_print(run: RunDir, config: Config, version: int, split: str, args: argparse.Namespace) -> None:
+def _evaluate_and_print(run: RunDir, config: Config, what: Evaluation, args: argparse.Namespace) -> None:
     """Evaluate unless that has been done, and print the figures."""
-    file = run.evaluation_file(version, split)
+    version, split, file = what.version, what.split, what.file(run)
 
     def wait(holder: str) -> None:
         console.print(f"{holder} evaluates version {version} on {split} already; waiting for it")
 
     # Of other versions and splits several evaluations may run at once, one of them by the training run itself.
-    with run.lock(f"evaluation-{version_name(version)}-{split}", wait):
+    with run.lock(f"evaluation-{file.stem}", wait):
         if not file.exists():
-            _evaluate_with_servers(run, config, version, split, args.server)
+            _evaluate_with_servers(run, config, what, args.server)
     figures = json.loads(file.read_text())
     console.print(evaluation_table(figures, f"policy version {version} on {split}"))
     if "turns_per_task" not in figures:

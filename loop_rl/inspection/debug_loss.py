@@ -83,11 +83,15 @@ def token_losses(
             those that the objective reads.
 
     Raises:
-        ConfigError: the rollout has no action token.
+        ConfigError: the rollout has no action token, or the objective compares pairs.
     """
     if not rollout.num_action_tokens:
         raise ConfigError(f"{rollout.rollout_id}: ended before its first action ({rollout.end_reason}); it has no loss")
     objective = make_objective(config)
+    if objective.compares_pairs:
+        raise ConfigError(
+            f"algorithm.objective: {config.algorithm.objective} is one number for a pair of rollouts; no token has a loss of its own"
+        )
     samples = rollout.samples({"advantage": advantage})
     for name in COMPUTED & objective.reads:
         of_other_N, _ = _forward(others[name], _batch(samples, (), config, others[name]))

@@ -132,7 +132,7 @@ def sparkline(values: list[float]) -> str:
 
 
 def _last_evaluation(run: RunDir, config: Config) -> tuple[str, str]:
-    split = config.evaluation.split
+    split = config.evaluation.select_split if config.evaluation.every else config.evaluation.split
     versions = [v for v in range(run.latest_version() + 1) if run.evaluation_file(v, split).exists()]
     if not versions:
         return f"held out: {split}", "not evaluated yet"

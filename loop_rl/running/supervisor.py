@@ -9,13 +9,22 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 
 from rich.console import Console
 
 from loop_rl.config.parts import ENVIRONMENT, find_part
 from loop_rl.config.settings import Config
+from loop_rl.evaluation.selection import (
+    Evaluation,
+    final_evaluations,
+    is_finished,
+    mean_of_first_measure,
+    repeated_lines,
+    result_version,
+    selecting,
+)
 from loop_rl.evaluation.tables import before_after_table
 from loop_rl.inspection.live import live_view
 from loop_rl.machine.devices import is_cpu_build, visible_gpus
@@ -73,16 +82,20 @@ def launch(config: Config, hosts: Hosts | None = None, restarts: int = 0, own_tr
             console.print(f"Run {run.path}: {before} iterations become {after}; it goes on from its newest checkpoint.")
     run = RunDir.create(config)
     with run.lock("supervisor"):
-        total = config.trainer.num_iterations
-        finished = run.latest_version() == total and run.evaluation_file(total, config.evaluation.split).exists()
+        finished = is_finished(run, config)
         if finished:
             console.print(f"Run {run.path} is finished; another name= starts a new one.")
         else:
             _work_until_done(run, config, hosts, restarts, own_trainer)
-        split = config.evaluation.split
-        before, after = (json.loads(run.evaluation_file(version, split).read_text()) for version in (0, total))
+        split, result = config.evaluation.split, result_version(run, config)
+        before, after = (json.loads(run.evaluation_file(version, split).read_text()) for version in (0, result))
         behaviours = find_part(ENVIRONMENT, config.tasks.environment).behaviours
         console.print(before_after_table(before, after, f"held-out tasks ({split})", behaviours))
+        for line in repeated_lines(run, config, result):
+            console.print(line)
+        if config.evaluation.every:
+            best = f"{100 * mean_of_first_measure(run, config, result):.1f} percent on {config.evaluation.select_split}"
+            console.print(f"after: version {result}, the best of {len(config.candidate_versions)} with {best}")
         if not (finished and run.report_file.exists()):
             from loop_rl.inspection.report.report import (
                 write_report,  # plotly takes a second, and only the end needs it
@@ -124,15 +137,18 @@ def _work(run: RunDir, config: Config, hosts: Hosts | None, own_trainer: bool) -
             replicas.tend()
             cluster.check()
 
-        last_version, split = config.trainer.num_iterations, config.evaluation.split
-        if not run.evaluation_file(0, split).exists():
-            with timeline.span("evaluation", 0):
-                _evaluate(run, 0, urls, check)
-        if run.latest_version() < last_version:
+        def evaluate(evaluations: Sequence[Evaluation]) -> None:
+            for evaluation in evaluations:
+                if not evaluation.file(run).exists():
+                    with timeline.span("evaluation", evaluation.version):
+                        _evaluate(run, evaluation, urls, check)
+
+        evaluate([Evaluation(0, config.evaluation.split, repeat=1)])
+        if run.latest_version() < config.trainer.num_iterations:
             _train(run, config, urls, cluster, own_trainer, check)
-        if not run.evaluation_file(last_version, split).exists():
-            with timeline.span("evaluation", last_version):
-                _evaluate(run, last_version, urls, check)
+        for version in config.candidate_versions:  # those that training has not waited for
+            evaluate(selecting(config, version))
+        evaluate(final_evaluations(config, result_version(run, config)))
     finally:
         cluster.dismiss()
         replicas.stop()
@@ -156,19 +172,15 @@ def _beside(work: Callable[[], None], check: Callable[[], None]) -> None:
     done.result()
 
 
-def _evaluate(run: RunDir, version: int, urls: list[str], check: Callable[[], None]) -> None:
+def _evaluation_command(run: RunDir, evaluation: Evaluation, urls: list[str]) -> list[str]:
+    command = [sys.executable, "-m", "loop_rl.evaluate", "--run-dir", str(run.path), "--summary"]
+    command += ["--version", str(evaluation.version), "--split", evaluation.split, "--repeat", str(evaluation.repeat)]
+    return [*command, *_server_arguments(urls)]
+
+
+def _evaluate(run: RunDir, evaluation: Evaluation, urls: list[str], check: Callable[[], None]) -> None:
     """Evaluate in a process of its own, which shows its own progress bar."""
-    command = [
-        sys.executable,
-        "-m",
-        "loop_rl.evaluate",
-        "--run-dir",
-        str(run.path),
-        "--version",
-        str(version),
-        "--summary",
-    ]
-    process = subprocess.Popen([*command, *_server_arguments(urls)], start_new_session=True)
+    process = subprocess.Popen(_evaluation_command(run, evaluation, urls), start_new_session=True)
     try:
         while process.poll() is None:
             check()
@@ -181,7 +193,9 @@ def _evaluate(run: RunDir, version: int, urls: list[str], check: Callable[[], No
             except subprocess.TimeoutExpired:
                 process.kill()
     if process.returncode != 0:
-        raise RunFailed(f"evaluation of policy version {version} ended with exit status {process.returncode}")
+        raise RunFailed(
+            f"evaluation of policy version {evaluation.version} ended with exit status {process.returncode}"
+        )
 
 
 def _train(
@@ -198,14 +212,53 @@ def _train(
         trainer = [*accelerate_command(config.trainer.num_processes), "-m", "loop_rl.train", "--run-dir", str(run.path)]
         variables = trainer_environment(config, Role.EVERYTHING)
         processes.append(ManagedProcess("trainer", trainer, run.logs / "trainer.log", variables))
+    beside = _EvaluationsBeside(run, config, urls)
+
+    def check_all() -> None:
+        check()
+        beside.tend()
+
     try:
         cluster.train()
-        _watch(run, config, processes, is_training, check)
+        _watch(run, config, processes, is_training, check_all)
     except BaseException:
         cluster.dismiss()  # they end while the processes here do
         raise
     finally:
-        stop_all(processes)
+        stop_all([*processes, *beside.processes])
+
+
+class _EvaluationsBeside:
+    """Candidates are evaluated while training goes on, one at a time, with the same servers. What is not done when training ends
+    is done after it. Of whole models a server holds one, which training needs: those all come after it."""
+
+    def __init__(self, run: RunDir, config: Config, urls: list[str]) -> None:
+        self._run, self._config, self._urls = run, config, urls
+        self.processes: list[ManagedProcess] = []
+        """The one that works."""
+
+    def tend(self) -> None:
+        """Start what is due. Raises RunFailed when one has failed."""
+        if self._config.model.lora is None:
+            return
+        for process in self.processes:
+            if (status := process.poll()) is None:
+                return
+            if status != 0:
+                raise RunFailed(process.epitaph())
+            console.print(process.log_tail(), markup=False)
+        self.processes = []
+        due = [
+            evaluation
+            for version in self._config.candidate_versions
+            if version <= self._run.latest_version()
+            for evaluation in selecting(self._config, version)
+            if not evaluation.file(self._run).exists()
+        ]
+        if due:
+            log = self._run.logs / f"evaluation-{due[0].file(self._run).stem}.log"
+            command = _evaluation_command(self._run, due[0], self._urls)
+            self.processes = [ManagedProcess("evaluation", command, log)]
 
 
 class _OutsideTrainer:

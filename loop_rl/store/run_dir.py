@@ -9,7 +9,8 @@ rollouts/train/           one parquet file per group that an iteration trains on
 rollouts/unfinished/      finished rollouts of groups that belong to no iteration yet
 rollouts/dropped/         one parquet file per group that became too old to be trained on (sampler.over_stale: drop)
 updates/                  one parquet file an iteration: advantage of each rollout, what the trainer computed of its tokens
-rollouts/eval/            one parquet file per evaluated version and split, and its figures in a .json beside it
+rollouts/eval/            one parquet file per evaluated version and split, and its figures in a .json beside it; -r2, -r3, ...
+                          where it was evaluated again, with other seeds
 checkpoints/step-000012/  engine, optimiser and RNG after iteration 11 (the 12th)
 metrics.jsonl             one line an iteration; TensorBoard events in tensorboard/
 report.html               what came of it, written at the end and by `make report`
@@ -36,6 +37,11 @@ from loop_rl.config.load import dump_config, load_config
 from loop_rl.config.settings import Config
 from loop_rl.data.rollout import version_name
 from loop_rl.machine.files import write_atomically
+
+
+def evaluation_name(version: int, split: str, repeat: int = 1) -> str:
+    """What an evaluation is called; all but the first of a version on a split have their number in it."""
+    return f"{version_name(version)}-{split}" + (f"-r{repeat}" if repeat > 1 else "")
 
 
 @dataclass(frozen=True)
@@ -165,13 +171,13 @@ class RunDir:
     def update_file(self, iteration: int) -> Path:
         return self.path / "updates" / f"iteration-{iteration:06d}.parquet"
 
-    def evaluation_file(self, version: int, split: str) -> Path:
+    def evaluation_file(self, version: int, split: str, repeat: int = 1) -> Path:
         """Figures of one evaluation; written last, so it exists only when the evaluation is complete."""
-        return self.eval_rollouts / f"{version_name(version)}-{split}.json"
+        return self.eval_rollouts / f"{evaluation_name(version, split, repeat)}.json"
 
-    def evaluation_pieces(self, version: int, split: str) -> Path:
+    def evaluation_pieces(self, version: int, split: str, repeat: int = 1) -> Path:
         """Folder of the finished episodes of an evaluation that is under way; readers' patterns pass over it."""
-        return self.eval_rollouts / f".{version_name(version)}-{split}"
+        return self.eval_rollouts / f".{evaluation_name(version, split, repeat)}"
 
     def evaluations_of(self, version: int) -> list[Path]:
         """Figures of the finished evaluations of a version, and folders of those under way."""

@@ -8,7 +8,7 @@ Shapes: B samples of a micro-batch, T its longest sample in tokens, N its action
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import count
 
@@ -40,6 +40,8 @@ class MicroBatch:
     """Policy version that sampled the token."""
     turns_N: Tensor
     """Number of the token's turn, those of all samples counted through."""
+    pairs_N: Tensor
+    """Number of the token's group, those of the micro-batch counted through: two rollouts each where the objective compares pairs."""
     lengths: list[int]
     """Action tokens of each sample, in the order in which they make up N."""
     num_tokens: int
@@ -48,8 +50,8 @@ class MicroBatch:
     """Of the policy being trained; once its forward is done."""
 
     def sum_by(self, values_N: Tensor, level: str) -> Tensor:
-        """[N], for each token the sum over its "turn" or "trajectory", with gradient."""
-        groups_N = {"turn": self.turns_N, "trajectory": self.rows_N}[level]
+        """[N], for each token the sum over its "turn", "trajectory" or "pair", with gradient."""
+        groups_N = {"turn": self.turns_N, "trajectory": self.rows_N, "pair": self.pairs_N}[level]
         sums = values_N.new_zeros(int(groups_N.max()) + 1).index_add(0, groups_N, values_N)
         return sums[groups_N]
 
@@ -68,11 +70,11 @@ class MicroBatch:
         return replace(moved, input_ids_BT=self.input_ids_BT.to(device))
 
 
-def by_rollout(samples: Sequence[Sample]) -> list[list[int]]:
-    """Indices of the samples of each rollout, rollouts in the order of their first samples."""
-    indices: dict[str, list[int]] = {}
+def by_rollout(samples: Sequence[Sample], pairs: bool = False) -> list[list[int]]:
+    """Indices of the samples of each rollout, or of each pair of rollouts of a group, in the order of their first samples."""
+    indices: dict[str | int, list[int]] = {}
     for index, sample in enumerate(samples):
-        indices.setdefault(sample.rollout_id, []).append(index)
+        indices.setdefault(sample.group_id if pairs else sample.rollout_id, []).append(index)
     return list(indices.values())
 
 
@@ -100,22 +102,24 @@ def shuffled_minibatches(num_rollouts: int, size: int | None, seed: int, iterati
     return [order[start : start + size] for start in range(0, num_rollouts, size)]
 
 
-def plan_microbatches(lengths: Sequence[int], num_ranks: int, max_tokens: int) -> list[list[list[int]]]:
-    """Share samples of the given lengths out: plan[rank][i] is the i-th micro-batch of a rank, a list of indices.
+def plan_microbatches(lengths: Sequence[Sequence[int]], num_ranks: int, max_tokens: int) -> list[list[list[int]]]:
+    """Share units, each of samples of the given lengths, out: plan[rank][i] is the i-th micro-batch of a rank, a list of
+    indices of units. A unit is a sample, or the samples that must be together.
 
     Ranks get about the same number of tokens: longest sample first, each to the rank with the fewest so far. A
-    micro-batch holds samples of similar length, at most max_tokens with padding; a longer single sample goes alone.
+    micro-batch holds samples of similar length, at most max_tokens with padding; a longer single unit goes alone.
     Every rank gets the same number of micro-batches, the missing ones empty, because ZeRO's collectives must match.
     """
-    by_length = sorted(range(len(lengths)), key=lambda index: -lengths[index])
+    by_length = sorted(range(len(lengths)), key=lambda index: -max(lengths[index]))
     plan: list[list[list[int]]] = [[] for _ in range(num_ranks)]
     load = [0] * num_ranks
     for index in by_length:
         rank = load.index(min(load))
-        load[rank] += lengths[index]
-        open_microbatch = plan[rank][-1] if plan[rank] else None
-        # The first sample of a micro-batch is its longest, which all others are padded to.
-        if open_microbatch and lengths[open_microbatch[0]] * (len(open_microbatch) + 1) <= max_tokens:
+        load[rank] += sum(lengths[index])
+        open_microbatch = plan[rank][-1] if plan[rank] else []
+        num_samples = sum(len(lengths[unit]) for unit in [*open_microbatch, index])
+        # The first unit of a micro-batch has its longest sample, which all others are padded to.
+        if open_microbatch and max(lengths[open_microbatch[0]]) * num_samples <= max_tokens:
             open_microbatch.append(index)
         else:
             plan[rank].append([index])
@@ -131,7 +135,7 @@ def collate(samples: Sequence[Sample], columns: Collection[str], average: Averag
     if not samples:
         return _dummy(columns)
     input_ids_BT = torch.zeros(len(samples), max(sample.num_tokens for sample in samples), dtype=torch.int64)
-    rows, positions, targets, weights, versions, turns, lengths = [], [], [], [], [], [], []
+    rows, positions, targets, weights, versions, turns, groups, lengths = [], [], [], [], [], [], [], []
     values: dict[str, list[float]] = {name: [] for name in columns}
     for row, sample in enumerate(samples):
         input_ids_BT[row, : sample.num_tokens] = torch.tensor(sample.token_ids)
@@ -143,9 +147,9 @@ def collate(samples: Sequence[Sample], columns: Collection[str], average: Averag
         weights += token_weights(sample, average, minibatch)
         versions += sample.versions
         turns += [(row, turn) for turn in sample.turns]
+        groups += [sample.group_id] * len(actions)
         for name in columns:
             values[name] += sample.columns[name]
-    number_of = dict(zip(dict.fromkeys(turns), count(), strict=False))
     return MicroBatch(
         input_ids_BT,
         first_position=0,
@@ -155,10 +159,17 @@ def collate(samples: Sequence[Sample], columns: Collection[str], average: Averag
         columns_N={name: torch.tensor(column, dtype=torch.float32) for name, column in values.items()},
         weights_N=torch.tensor(weights, dtype=torch.float32),
         versions_N=torch.tensor(versions),
-        turns_N=torch.tensor([number_of[turn] for turn in turns]),
+        turns_N=_counted_through(turns),
+        pairs_N=_counted_through(groups),
         lengths=lengths,
         num_tokens=sum(sample.num_tokens for sample in samples),
     )
+
+
+def _counted_through(names: Sequence[Hashable]) -> Tensor:
+    """[N], for each name its number, in the order in which they first come."""
+    number_of = dict(zip(dict.fromkeys(names), count(), strict=False))
+    return torch.tensor([number_of[name] for name in names])
 
 
 def _dummy(columns: Collection[str]) -> MicroBatch:
@@ -174,6 +185,7 @@ def _dummy(columns: Collection[str]) -> MicroBatch:
         weights_N=zero_float_N,
         versions_N=zero_N,
         turns_N=zero_N,
+        pairs_N=zero_N,
         lengths=[],
         num_tokens=0,
     )

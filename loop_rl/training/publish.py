@@ -12,6 +12,7 @@ import torch.distributed as dist
 from peft import PeftModel, get_peft_model_state_dict
 from safetensors.torch import save_file
 
+from loop_rl.config.settings import Config
 from loop_rl.machine.files import remove_leftovers, unfinished_twin
 from loop_rl.store.run_dir import RunDir
 from loop_rl.training.engine import gathered
@@ -41,7 +42,7 @@ def publish_policy(trainer: Trainer, run: RunDir, version: int) -> Path:
         else:
             os.replace(unfinished, final)
         if trainer.config.model.lora is None:
-            _remove_old_models(run, version, trainer.config.trainer.keep_checkpoints)
+            _remove_old_models(run, trainer.config, version)
     dist.barrier()
     return final
 
@@ -71,13 +72,15 @@ def save_policy(trainer: Trainer, folder: Path) -> None:
     peft_config.save_pretrained(str(folder))
 
 
-def _remove_old_models(run: RunDir, newest: int, keep: int) -> None:
-    """Delete whole models before the `keep` newest, but for those with figures of an evaluation, or with one begun.
+def _remove_old_models(run: RunDir, config: Config, newest: int) -> None:
+    """Delete whole models before the `trainer.keep_checkpoints` newest, but for those with figures of an evaluation, with one
+    begun, or with one to come.
 
     Two at least are kept: a server may be reading the one before the newest.
     """
+    oldest_kept = newest - max(config.trainer.keep_checkpoints, 2) + 1
     for version in run.versions():
-        if version <= newest - max(keep, 2) and not run.evaluations_of(version):
+        if version < oldest_kept and version not in config.candidate_versions and not run.evaluations_of(version):
             folder = run.policy_folder(version)
             # First out of sight, so that no one finds half of it; then it is a leftover.
             shutil.rmtree(folder.rename(unfinished_twin(folder)))

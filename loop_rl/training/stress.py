@@ -28,14 +28,13 @@ def stress_step(trainer: Trainer, objective: Objective) -> None:
     """
     config = trainer.config
     started = time.monotonic()
-    what = f"stress step of {microbatch_rollouts(config)} x {config.agent.max_context_tokens} tokens on each rank"
+    num_rollouts = microbatch_rollouts(config, objective.compares_pairs)
+    what = f"stress step of {num_rollouts} x {config.agent.max_context_tokens} tokens on each rank"
     if trainer.is_main:
         # Before the step: without memory left the system may kill the process, and then this is the log's last line.
         print(f"{what} begins; if the process is killed here, memory ran out: {advice(config)}", flush=True)
     try:
-        peak_memory = trainer.rehearse(
-            [longest_sample(config, objective.reads)] * microbatch_rollouts(config), objective
-        )
+        peak_memory = trainer.rehearse([longest_sample(config, objective.reads)] * num_rollouts, objective)
     except (RuntimeError, MemoryError) as error:
         if not _is_out_of_memory(error):
             raise
@@ -50,11 +49,12 @@ def longest_sample(config: Config, columns: Collection[str]) -> Sample:
     return Sample.of_actions("stress", [0] * config.agent.max_context_tokens, {"behaviour", *columns})
 
 
-def microbatch_rollouts(config: Config) -> int:
-    """How many of the longest rollouts one micro-batch holds."""
+def microbatch_rollouts(config: Config, pairs: bool = False) -> int:
+    """How many of the longest rollouts one micro-batch holds; pairs: they come in twos."""
     if config.trainer.sequence_parallel_size > 1:
         return 1
-    return max(1, config.trainer.max_tokens_per_microbatch // config.agent.max_context_tokens)
+    together = 2 if pairs else 1
+    return together * max(1, config.trainer.max_tokens_per_microbatch // (together * config.agent.max_context_tokens))
 
 
 def advice(config: Config) -> str:

@@ -128,7 +128,7 @@ class Trainer:
         described = objective.describe(
             {name: torch.tensor([x for sample in samples for x in sample.columns[name]]) for name in objective.reads}
         )
-        minibatches = self._minibatches(samples, iteration)
+        minibatches = self._minibatches(samples, iteration, objective.compares_pairs)
         totals, grad_norms = Totals(), []
         for step, minibatch in enumerate(minibatches):
             # The first step compares the trainer with the sampler, before anything has changed.
@@ -202,7 +202,10 @@ class Trainer:
         optimizer = self.engine.optimizer.optimizer  # torch's, below DeepSpeed's
         assert not optimizer.state
         counters = {name: getattr(self.engine, name) for name in _COUNTERS}
-        of_all_ranks = list(samples) * self._num_data_ranks
+        # Of a group two, in case they are a pair.
+        of_all_ranks = [
+            replace(sample, group_id=number // 2) for number, sample in enumerate(list(samples) * self._num_data_ranks)
+        ]
         totals = Totals()
         with self._learning_rate(0.0):
             self._step(of_all_ranks, list(range(len(of_all_ranks))), objective, totals)
@@ -212,16 +215,16 @@ class Trainer:
         vars(self.engine).update(counters)
         return self._over_ranks(totals).peak_memory
 
-    def _minibatches(self, samples: Sequence[Sample], iteration: int) -> list[list[int]]:
-        """Of all epochs, as indices of samples; all samples of a rollout are in the same one."""
-        rollouts = by_rollout(samples)
-        config = self.config
+    def _minibatches(self, samples: Sequence[Sample], iteration: int, pairs: bool) -> list[list[int]]:
+        """Of all epochs, as indices of samples; all samples of a rollout, or of a pair, are in the same one."""
+        together = by_rollout(samples, pairs)
+        config, size = self.config, self.config.trainer.minibatch_rollouts
+        if pairs and size:
+            size = max(1, size // 2)
         return [
-            [index for rollout in minibatch for index in rollouts[rollout]]
+            [index for unit in minibatch for index in together[unit]]
             for epoch in range(config.algorithm.epochs)
-            for minibatch in shuffled_minibatches(
-                len(rollouts), config.trainer.minibatch_rollouts, config.seed, iteration, epoch
-            )
+            for minibatch in shuffled_minibatches(len(together), size, config.seed, iteration, epoch)
         ]
 
     def _step(
@@ -239,7 +242,7 @@ class Trainer:
         compare_version: add up how trainer and sampler differ on the tokens that this version sampled.
         """
         size = size_of(samples, minibatch)
-        plan = self._plan(samples, minibatch)
+        plan = self._plan(samples, minibatch, objective.compares_pairs)
         start = "recomputed" if "recomputed" in objective.reads else "behaviour"
         log_ratio_sum, values = 0.0, {}
         for i, indices in enumerate(plan):
@@ -314,16 +317,24 @@ class Trainer:
         """Ranks, those that share sequences counted as one."""
         return self.num_ranks // self.config.trainer.sequence_parallel_size
 
-    def _plan(self, samples: Sequence[Sample], minibatch: list[int]) -> list[list[int]]:
-        """This rank's micro-batches, as indices of samples; ranks that share sequences have the same."""
+    def _plan(self, samples: Sequence[Sample], minibatch: list[int], pairs: bool = False) -> list[list[int]]:
+        """This rank's micro-batches, as indices of samples; ranks that share sequences have the same.
+
+        pairs: the samples of a group stay together.
+        """
         trainer = self.config.trainer
         size = trainer.sequence_parallel_size
+        units = (
+            by_rollout([samples[index] for index in minibatch], pairs)
+            if pairs
+            else [[i] for i in range(len(minibatch))]
+        )
         plan = plan_microbatches(
-            [samples[index].num_tokens for index in minibatch],
+            [[samples[minibatch[i]].num_tokens for i in unit] for unit in units],
             self._num_data_ranks,
             trainer.max_tokens_per_microbatch if size == 1 else 1,  # Ulysses takes one row
         )
-        return [[minibatch[i] for i in indices] for indices in plan[self.rank // size]]
+        return [[minibatch[i] for unit in microbatch for i in units[unit]] for microbatch in plan[self.rank // size]]
 
     def _microbatch(
         self, samples: Sequence[Sample], indices: list[int], columns: Collection[str], minibatch: Size

@@ -4,6 +4,7 @@ from hypothesis import strategies as st
 
 from loop_rl.algorithms.advantages.group_mean import group_mean
 from loop_rl.algorithms.advantages.leave_one_out import leave_one_out
+from loop_rl.algorithms.advantages.pair import pair, turn_weights
 from loop_rl.algorithms.advantages.standard_deviation import divided_by_std
 from loop_rl.algorithms.filters.informative import is_informative
 
@@ -83,3 +84,17 @@ def test_divided_by_the_standard_deviation_the_scale_of_rewards_is_gone(rewards_
 
 def test_of_a_group_that_scored_alike_nothing_is_divided_by_zero():
     assert divided_by_std(group_mean([0.3] * 4), [0.3] * 4) == pytest.approx([0] * 4)
+
+
+def test_a_pair_by_hand():
+    assert pair([0.2, 0.9, 0.9, 0.1, 0.1], 0.1) == [0, 1, 0, -1, 0]
+    assert pair([0.5, 0.6], 0.1) == [0, 0]  # not further apart than that
+    assert pair([0.5, 0.5, 0.5], 0.1) == [0, 0, 0]
+
+
+@given(st.integers(1, 40), st.floats(0.01, 1))
+def test_turn_weights_are_the_share_of_all_discounts_that_is_still_to_come(num_turns, discount):
+    discounts = [discount**t for t in range(num_turns)]
+    weights = turn_weights(num_turns, discount)
+    assert weights == pytest.approx([sum(discounts[t:]) / sum(discounts) for t in range(num_turns)], rel=1e-6)
+    assert weights[0] == pytest.approx(1)

@@ -34,7 +34,9 @@ def terms_of(ratios, advantages, behaviour=None, turns=None, objective=clipped, 
     columns_N = {"advantage": torch.tensor(advantages), "recomputed": zeros_N}
     columns_N["behaviour"] = zeros_N if behaviour is None else torch.tensor(behaviour)
     rows_N, turns_N = torch.zeros(len(ratios), dtype=torch.int64), torch.tensor(turns or [0] * len(ratios))
-    batch = MicroBatch(zeros_N, 0, rows_N, rows_N, rows_N, columns_N, zeros_N, rows_N, turns_N, [len(ratios)], 0)
+    batch = MicroBatch(
+        zeros_N, 0, rows_N, rows_N, rows_N, columns_N, zeros_N, rows_N, turns_N, rows_N, [len(ratios)], 0
+    )
     logprobs_N = torch.tensor([math.log(ratio) for ratio in ratios], requires_grad=True)
     if objective is clipped:
         settings |= {"clip_epsilon": EPSILON}

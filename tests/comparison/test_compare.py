@@ -12,9 +12,10 @@ import tiny
 
 from loop_rl.comparison import compare
 from loop_rl.comparison.bootstrap import mean_with_interval
-from loop_rl.comparison.outcome import Outcome, is_finished, read_outcome
+from loop_rl.comparison.outcome import Outcome, read_outcome
 from loop_rl.config.base import ConfigError
 from loop_rl.config.load import load_config
+from loop_rl.evaluation.selection import is_finished
 from loop_rl.store.rollout_files import write_rollouts
 from loop_rl.store.run_dir import RunDir
 
@@ -73,6 +74,7 @@ def make_run(folder, after: int) -> RunDir:
     )
     run = RunDir.create(config)
     (rollout, *_), *_ = (group.rollouts for group in tiny.make_groups(1))
+    run.policy_folder(1).mkdir(parents=True)
     for version, num_done in ((0, 0), (1, after)):
         file = run.evaluation_file(version, "test")
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -87,7 +89,7 @@ def make_run(folder, after: int) -> RunDir:
 
 def test_an_outcome_is_read_of_a_finished_run_and_one_of_other_settings_is_refused(tmp_path, capsys):
     run = make_run(tmp_path, after=3)
-    assert is_finished(run.config)
+    assert is_finished(run, run.config)
     result = read_outcome(run, run.config, "task_id")
     assert result == Outcome({f"task-{n}": float(n < 3) for n in range(4)}, 0.0, 6, 60.0, 2, 6.0)
     arguments = ["--bench", "babyai", "--methods", "loop", "--seeds", "1", "--dry-run", f"runs_dir={tmp_path}"]

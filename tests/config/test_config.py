@@ -94,6 +94,9 @@ def test_bad_settings_are_refused_in_one_line_that_names_the_key(override, messa
     assert "\n" not in str(error.value)
 
 
+PAIRS = ["algorithm.advantage=pair", "algorithm.objective=preference"]
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
@@ -102,6 +105,23 @@ def test_bad_settings_are_refused_in_one_line_that_names_the_key(override, messa
         (["algorithm.minibatch_mean=full", "trainer.minibatch_rollouts=null"], "and that is null"),
         (["sampler.cut_off_min=4"], "has no effect with sampler.cut_off_at: 1"),
         (["sampler.cut_off_min=7", "sampler.cut_off_at=0.9"], "exceeds sampler.rollouts_per_task (6)"),
+        (
+            [*PAIRS, "algorithm.average=token"],
+            "algorithm.average: token has no meaning with algorithm.objective: preference",
+        ),
+        ([*PAIRS, "algorithm.filter=successful"], "takes the worse one of each pair away"),
+        ([*PAIRS, "trainer.minibatch_rollouts=7"], "trainer.minibatch_rollouts (7) is odd"),
+        ([*PAIRS, "algorithm.preferred_to=reference", "model.lora=null"], "no copy of it is left"),
+        (
+            PAIRS[1:],
+            "algorithm.objective: preference reads preference, which algorithm.advantage: leave_one_out does not",
+        ),
+        (["evaluation.select_repeats=2"], "evaluation.select_repeats (2) has no effect with evaluation.every: 0"),
+        (["evaluation.every=5", "evaluation.split=dev"], "evaluation.select_split: dev is evaluated at the end, too"),
+        (["evaluation.every=17"], "exceeds trainer.num_iterations (16)"),
+        (["evaluation.more_splits=[test_normal]"], "test_normal repeats a split"),
+        (["evaluation.more_splits=[train]"], "evaluation.more_splits: train is none of"),
+        (["evaluation.every=5", "evaluation.select_split=moon"], "evaluation.select_split: moon is none of"),
         (["trainer.warmup_iterations=16"], "leaves nothing of trainer.num_iterations (16)"),
         (
             [

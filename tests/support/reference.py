@@ -50,6 +50,10 @@ class Args:
     kl_in: str = "loss"
     entropy_coefficient: float = 0.0
     max_iteration_kl: float = 0.0
+    min_difference: float = 0.1
+    turn_discount: float | None = None
+    beta: float = 0.1
+    preferred_to: str = "recomputed"
 
 
 def sequences(rollout: Rollout) -> list[tuple[list[int], list[int], list[float], list[int]]]:
@@ -161,10 +165,12 @@ def choose(groups: list[Group], charges: dict[str, float], args: Args) -> tuple[
         std = max(math.sqrt(sum((reward - mean) ** 2 for reward in rewards) / len(rewards)), 1e-7)
         for k, rollout in enumerate(group.rollouts):
             others = [reward for j, reward in enumerate(rewards) if j != k]
+            apart = max(rewards) - min(rewards) > args.min_difference
             advantage = {
                 "leave_one_out": rewards[k] - sum(others) / len(others),
                 "group_mean": rewards[k] - mean,
                 "imitate": 1.0,
+                "pair": apart * ((k == rewards.index(max(rewards))) - (k == rewards.index(min(rewards)))),
             }[args.advantage]
             if args.divide_by_std:
                 advantage /= std
@@ -181,7 +187,7 @@ def logprobs_of(model: nn.Module, groups: list[Group], args: Args) -> tuple[dict
         with torch.no_grad():
             distributions, chosen, _, _ = action_distributions(model, rollout, args.temperature)
             own[rollout.rollout_id] = [distributions[t, token].item() for t, token in enumerate(chosen)]
-            if args.kl_coefficient:
+            if args.kl_coefficient or args.preferred_to == "reference":
                 with model.disable_adapter():
                     distributions, _, _, _ = action_distributions(model, rollout, args.temperature)
                 of_base[rollout.rollout_id] = [distributions[t, token].item() for t, token in enumerate(chosen)]
@@ -209,6 +215,8 @@ def loop_update(model: nn.Module, groups: list[Group], iteration: int, args: Arg
 
     # Advantage: A_k = R_k - mean of the others' rewards, or another one; and the filter.
     rollouts, advantages = choose(groups, charges, args)
+    if args.objective == "preference":
+        return preference_update(model, rollouts, advantages, start, of_base, iteration, args)
 
     # Update: N epochs over shuffled minibatches.
     weights = [p for p in model.parameters() if p.requires_grad]
@@ -296,4 +304,61 @@ def loop_update(model: nn.Module, groups: list[Group], iteration: int, args: Arg
         figures["importance_weight_mean"] = mean(used)
         figures["importance_weight_max"] = max(free)
         figures["importance_truncated_share"] = mean([a != b for a, b in zip(free, used, strict=True)])
+    return figures, tokens
+
+
+def preference_update(
+    model: nn.Module, rollouts: list[Rollout], signs: list[int], start: dict, of_base: dict, iteration: int, args: Args
+) -> tuple[dict, dict]:
+    """As `loop_update`, of DMPO or DPO on pairs: each two rollouts of a group, the better of which has the sign 1."""
+    pairs: dict[int, list[tuple[Rollout, int]]] = {}
+    for rollout, sign in zip(rollouts, signs, strict=True):
+        pairs.setdefault(rollout.group_id, []).append((rollout, sign))
+    weights = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(weights, lr=args.learning_rate, weight_decay=args.weight_decay)
+    losses, grad_norms, margins, entropies, tokens, num_pairs = [], [], [], [], {}, 0
+    for epoch in range(args.epochs):
+        for minibatch in shuffled_minibatches(len(pairs), args.minibatch_rollouts // 2, args.seed, iteration, epoch):
+            optimizer.zero_grad()
+            loss = 0.0
+            for index in minibatch:
+                margin, num_tokens = 0.0, 0
+                for rollout, sign in list(pairs.values())[index]:
+                    distributions, chosen, _, turns = action_distributions(model, rollout, args.temperature)
+                    reference = (start if args.preferred_to == "recomputed" else of_base)[rollout.rollout_id]
+                    places = sorted(set(turns))
+                    logprobs, own_entropies = [], []
+                    for t, token in enumerate(chosen):
+                        logprobs.append(distributions[t, token])
+                        own_entropies.append(-(distributions[t].exp() * distributions[t]).sum().item())
+                        weight = 1.0
+                        if args.turn_discount is not None:  # the share of all discounts that comes from this turn on
+                            discounts = [args.turn_discount**k for k in range(len(places))]
+                            weight = sum(discounts[places.index(turns[t]) :]) / sum(discounts)
+                        margin = margin + args.beta * sign * weight * (logprobs[t] - reference[t])
+                    entropies += own_entropies
+                    num_tokens += len(chosen)
+                    tokens[rollout.rollout_id] = {
+                        "logprobs": [logprob.item() for logprob in logprobs],
+                        "entropies": own_entropies,
+                    }
+                margins += [margin.item()] * num_tokens
+                loss = loss + torch.log(1 + torch.exp(-margin)) / len(minibatch)
+            losses += [loss.item()] * len(minibatch)
+            num_pairs += len(minibatch)
+            loss.backward()
+            grad_norms.append(nn.utils.clip_grad_norm_(weights, args.max_grad_norm).item())
+            optimizer.step()
+    figures = {
+        "loss": sum(losses) / num_pairs,
+        "grad_norm": sum(grad_norms) / len(grad_norms),
+        "grad_norm_max": max(grad_norms),
+        "entropy": sum(entropies) / len(entropies),
+        "num_steps": len(grad_norms),
+        "num_rollouts": 2 * num_pairs,
+        "num_action_tokens": len(entropies),
+        "preference_margin": sum(margins) / len(margins),
+        # From least to most: rounding decides the margins of a first step, which are 0.
+        "preference_accuracy": [sum(margin > bound for margin in margins) / len(margins) for bound in (1e-5, -1e-5)],
+    }
     return figures, tokens

@@ -12,7 +12,7 @@ from loop_rl.config.load import parse_config
 from loop_rl.config.parts import ADVANTAGE, FILTER, make_part
 from loop_rl.config.settings import Config
 from loop_rl.data.rollout import Group, Rollout, Turn
-from loop_rl.data.samples import Sample
+from loop_rl.data.samples import Column, Sample
 
 VOCAB_SIZE = 2048
 
@@ -98,7 +98,7 @@ def make_groups(num_groups: int, version: int = 0, window: bool = False) -> list
     ]
 
 
-def kept(groups: list[Group], config: Config | None = None) -> list[tuple[Rollout, float]]:
+def kept(groups: list[Group], config: Config | None = None) -> list[tuple[Rollout, dict[str, Column]]]:
     """The rollouts that are trained on, with their advantages; by default LOOP's."""
     config = config or make_config(Path("none"))
     estimate, is_kept = make_part(ADVANTAGE, config), make_part(FILTER, config)
@@ -106,13 +106,13 @@ def kept(groups: list[Group], config: Config | None = None) -> list[tuple[Rollou
     for group in groups:
         for rollout, columns in zip(group.rollouts, estimate(group.rollouts), strict=True):
             if is_kept(rollout, columns):
-                pairs.append((rollout, columns["advantage"]))
+                pairs.append((rollout, columns))
     return pairs
 
 
-def samples_of(pairs: list[tuple[Rollout, float]]) -> list[Sample]:
+def samples_of(pairs: list[tuple[Rollout, dict[str, Column]]]) -> list[Sample]:
     """What train.py hands to the trainer."""
-    return [sample for rollout, advantage in pairs for sample in rollout.samples({"advantage": advantage})]
+    return [sample for rollout, columns in pairs for sample in rollout.samples(columns)]
 
 
 def fill_in_logprobs(rollouts: list[Rollout], model: Path, temperature: float) -> None:

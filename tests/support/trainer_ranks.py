@@ -68,6 +68,19 @@ UPDATE_CASES: dict[str, dict] = {
         "zero_stage": 3,
         "algorithm": {"advantage": "imitate", "filter": "successful", "objective": "likelihood"},
     },
+    "dmpo": {
+        "zero_stage": 2,
+        "minibatch_rollouts": 4,
+        "algorithm": {"advantage": "pair", "objective": "preference", "beta": 0.5},
+    },
+    "dpo-window": {
+        "zero_stage": 3,
+        "window": True,
+        "minibatch_rollouts": 2,
+        "max_tokens_per_microbatch": 64,
+        "algorithm": {"advantage": "pair", "objective": "preference", "turn_discount": None}
+        | {"preferred_to": "reference"},
+    },
     "short-minibatch-full": {"zero_stage": 2, "algorithm": {"minibatch_mean": "full", "average": "token"}},
     "warmup": {"zero_stage": 2, "warmup_iterations": 1, "learning_rate_schedule": "linear"},
     "brake-zero2": {"zero_stage": 2, "algorithm": {"max_iteration_kl": BRAKE} | RECOMPUTED},
@@ -201,7 +214,8 @@ def update(folder: Path) -> None:
     if not alone:
         trainer = new_trainer(folder, temperature=SAMPLER_TEMPERATURE, minibatch_rollouts=1000)
         rollouts = read_rollouts(folder / "on-policy.parquet")
-        update = trainer.fit(tiny.samples_of([(rollout, 1.0) for rollout in rollouts]), objective_of(trainer), 0)
+        samples = tiny.samples_of([(rollout, {"advantage": 1.0}) for rollout in rollouts])
+        update = trainer.fit(samples, objective_of(trainer), 0)
         if trainer.is_main:
             (folder / "on-policy.json").write_text(json.dumps(update.figures))
     trainer.close()

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given
@@ -7,20 +9,25 @@ from loop_rl.algorithms.aggregation import Average, Size, token_weights
 from loop_rl.data.samples import Sample
 from loop_rl.training.batching import by_rollout, collate, plan_microbatches, shuffled_minibatches, size_of
 
+LENGTHS = st.integers(2, 200)
 
-@given(st.lists(st.integers(2, 200), min_size=1, max_size=40), st.integers(1, 8), st.integers(1, 400))
-def test_plan_trains_every_sample_once_within_the_budget(lengths, num_ranks, max_tokens):
+
+@given(
+    st.lists(st.lists(LENGTHS, min_size=1, max_size=4), min_size=1, max_size=40), st.integers(1, 8), st.integers(1, 400)
+)
+def test_plan_trains_every_unit_once_within_the_budget(lengths, num_ranks, max_tokens):
     plan = plan_microbatches(lengths, num_ranks, max_tokens)
     assert len(plan) == num_ranks
     assert len({len(microbatches) for microbatches in plan}) == 1
     assert sorted(index for rank in plan for microbatch in rank for index in microbatch) == list(range(len(lengths)))
     for microbatch in (microbatch for rank in plan for microbatch in rank if len(microbatch) > 1):
-        assert max(lengths[index] for index in microbatch) * len(microbatch) <= max_tokens
+        samples = [length for unit in microbatch for length in lengths[unit]]
+        assert max(samples) * len(samples) <= max_tokens
 
 
-@given(st.lists(st.integers(2, 200), min_size=1, max_size=40), st.integers(1, 8))
+@given(st.lists(LENGTHS, min_size=1, max_size=40), st.integers(1, 8))
 def test_no_rank_has_more_than_one_sample_too_many(lengths, num_ranks):
-    plan = plan_microbatches(lengths, num_ranks, max_tokens=400)
+    plan = plan_microbatches([[length] for length in lengths], num_ranks, max_tokens=400)
     loads = [sum(lengths[index] for microbatch in rank for index in microbatch) for rank in plan]
     assert max(loads) - min(loads) <= max(lengths)
 
@@ -68,11 +75,13 @@ def test_a_column_that_no_one_gave_is_an_error():
         collate([SHORT], ["return"], Average(), Size(1, 1))
 
 
-def test_sums_by_turn_and_by_trajectory_by_hand():
-    batch = collate([make_sample(turns=(0, 0)), SHORT, make_sample()], [], Average(), Size(3, 5))
+def test_sums_by_turn_trajectory_and_pair_by_hand():
+    samples = [replace(make_sample(turns=(0, 0)), group_id=7), SHORT, replace(make_sample(), group_id=7)]
+    batch = collate(samples, [], Average(), Size(3, 5))
     values_N = torch.tensor([1.0, 2.0, 4.0, 8.0, 16.0], requires_grad=True)
     assert batch.sum_by(values_N, "turn").tolist() == [3, 3, 4, 8, 16]
     assert batch.sum_by(values_N, "trajectory").tolist() == [3, 3, 4, 24, 24]
+    assert batch.sum_by(values_N, "pair").tolist() == [27, 27, 4, 27, 27]
     batch.sum_by(values_N, "trajectory").sum().backward()
     assert values_N.grad.tolist() == [2, 2, 1, 2, 2]
 
@@ -96,6 +105,8 @@ def test_weights_of_every_average_by_hand():
 def test_samples_of_a_rollout_stay_together():
     samples = [make_sample("b"), make_sample("a"), make_sample("b"), make_sample("c")]
     assert by_rollout(samples) == [[0, 2], [1], [3]]
+    of_two_groups = [replace(sample, group_id=number // 2) for number, sample in enumerate(samples)]
+    assert by_rollout(of_two_groups, pairs=True) == [[0, 1], [2, 3]]
 
 
 def test_dummy_weighs_nothing():

@@ -49,6 +49,8 @@ def test_no_microbatch_of_training_is_larger():
     assert microbatch_rollouts(config) == 3
     longest = longest_sample(config, ["advantage"])
     assert longest.num_tokens == 100
-    plan = plan_microbatches([longest.num_tokens] * 3, 1, config.trainer.max_tokens_per_microbatch)
+    plan = plan_microbatches([[longest.num_tokens]] * 3, 1, config.trainer.max_tokens_per_microbatch)
     assert plan == [[[0, 1, 2]]]
     assert microbatch_rollouts(tiny.make_config("model", max_context_tokens=1000)) == 1
+    assert microbatch_rollouts(config, pairs=True) == 2
+    assert microbatch_rollouts(tiny.make_config("model", max_context_tokens=1000), pairs=True) == 2

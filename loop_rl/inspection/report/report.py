@@ -164,7 +164,8 @@ def _notes(run: RunData) -> list[str]:
         "ratio and entropy of tokens are missing.": not run.has_updates,
         "There is no timeline/ (the run is older than it, or has only begun), so the processes' phases are missing.": not run.spans,
         f"The newest version, {latest}, has no evaluation on {run.config.evaluation.split}.": latest == total
-        and latest not in own,
+        and latest not in own
+        and not run.config.evaluation.every,
     }
     return [sentence for sentence, true in said.items() if true]
 

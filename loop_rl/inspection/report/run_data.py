@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -178,8 +179,9 @@ def _train_files(run: RunDir) -> list[Path]:
 
 
 def _evaluation_files(run: RunDir) -> list[Path]:
-    # The figures are written last: without them the evaluation is not complete.
-    return [figures.with_suffix(".parquet") for figures in sorted(run.eval_rollouts.glob("v??????-*.json"))]
+    # The figures are written last: without them the evaluation is not complete. Of several on one split the first is shown.
+    found = sorted(run.eval_rollouts.glob("v??????-*.json"))
+    return [figures.with_suffix(".parquet") for figures in found if not re.search(r"-r\d+$", figures.stem)]
 
 
 def _guarded(data: RunData, path: Path, read: Callable[[], None]) -> None:
