@@ -145,6 +145,11 @@ def refuse_unread(config: Any) -> None:
             "algorithm.penalties: [kl] and algorithm.preferred_to: reference compare with the model without its adapter, and with "
             "model.lora: null no copy of it is left; give model.lora a section, or leave them out"
         )
+    if config.sampler.source != "groups" and "behaviour" in objective.reads:
+        raise ValueError(
+            f"algorithm.objective: {config.algorithm.objective} compares with the policy that sampled, and sampler.source: "
+            f"{config.sampler.source} is no such policy's of this iteration; take likelihood"
+        )
     if objective.compares_pairs:
         _refuse_odd_pairs(config)
     if config.trainer.sequence_parallel_size > 1 and objective.needs_whole_sequences:

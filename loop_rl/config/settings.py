@@ -76,6 +76,13 @@ class AgentConfig(Section):
 class SamplerConfig(Section):
     """What is rolled out for one iteration."""
 
+    source: Literal["groups", "demonstrations", "rejection"] = "groups"
+    """Where rollouts come from: `groups` of the newest policy; or a data set that is gathered first and then gone through in shuffled
+    epochs: `demonstrations`, solutions that the environment knows, or `rejection`, rollouts of the untouched policy."""
+    temperatures: list[float] = Field([])
+    """With `rejection`: every task is tried at each of them; empty: at agent.temperature. Paper: 0.05, 0.10, ... 1.00."""
+    attempts: int = Field(1, ge=1)
+    """With `rejection`: how often at each, at most; no more once one has succeeded. Paper: until one has, for 8 hours."""
     tasks_per_iteration: int = Field(40, ge=1)
     """Groups per iteration. Released: 40."""
     rollouts_per_task: int = Field(6, ge=2)
@@ -316,6 +323,7 @@ class Config(Section):
             raise ValueError(
                 f"sampler.cut_off_min ({self.sampler.cut_off_min}) exceeds sampler.rollouts_per_task ({self.sampler.rollouts_per_task})"
             )
+        self._refuse_what_a_data_set_has_not()
         if not self.evaluation.every:
             for name in ("select_split", "select_repeats"):
                 if (value := getattr(self.evaluation, name)) != getattr(EvaluationConfig(), name):
@@ -342,3 +350,29 @@ class Config(Section):
         if not self.tracking.trackers and self.tracking.project != TrackingConfig().project:
             raise ValueError(f"tracking.project ({self.tracking.project}) has no effect without tracking.trackers")
         return self
+
+    def _refuse_what_a_data_set_has_not(self) -> None:
+        sampler, default = self.sampler, SamplerConfig()
+        without_effect = {
+            "groups": ["temperatures", "attempts"],
+            "demonstrations": [*_OF_GROUPS, "temperatures", "attempts"],
+            "rejection": _OF_GROUPS,
+        }[sampler.source]
+        for name in without_effect:
+            if getattr(sampler, name) != getattr(default, name):
+                raise ValueError(
+                    f"sampler.{name} ({getattr(sampler, name)}) has no effect with sampler.source: {sampler.source}"
+                )
+        if wrong := [t for t in sampler.temperatures if not 0.01 <= t <= 2]:
+            raise ValueError(f"sampler.temperatures: {wrong[0]} is not between 0.01 and 2, which vLLM samples at")
+        if len(set(sampler.temperatures)) < len(sampler.temperatures):
+            raise ValueError(f"sampler.temperatures names one twice: {', '.join(map(str, sampler.temperatures))}")
+        if sampler.source != "groups" and self.algorithm.max_iteration_kl:
+            raise ValueError(
+                f"algorithm.max_iteration_kl ({self.algorithm.max_iteration_kl}) compares with the sampling policy, which sampler.source: "
+                f"{sampler.source} has not; set it to 0"
+            )
+
+
+_OF_GROUPS = ["rollouts_per_task", "max_staleness", "over_stale", "cut_off_at", "drop_uniform", "curriculum"]
+"""Settings of the sampler that only `source: groups` has."""

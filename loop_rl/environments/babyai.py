@@ -111,6 +111,11 @@ class Environment(protocol.Environment):
     def prompt(self, task: Task) -> list[Message]:
         return prompt(self.settings.prompt, task.instruction, observe(self._room(task.level, task.seed)))
 
+    def demonstration(self, task: Task) -> list[str] | None:
+        """What minigrid's bot does, without a mistake of its own."""
+        played = play_bot(task.level, task.seed, self.settings, 0.0, random.Random(0))
+        return [turn["text"] for turn in played["turns"]] if played else None
+
     @contextlib.asynccontextmanager
     async def episode(self, task: Task, name: str, keep_outputs: bool) -> AsyncIterator[Episode]:
         yield Episode(self._room(task.level, task.seed))

@@ -156,6 +156,10 @@ class Environment(ABC):
     def prompt(self, task: Task) -> list[Message]:
         """The messages before the first action, the same in every episode of the task."""
 
+    def demonstration(self, task: Task) -> list[str] | None:
+        """What somebody who knows the solution writes, turn by turn; None where there is none."""
+        return None
+
     @abstractmethod
     def episode(self, task: Task, name: str, keep_outputs: bool) -> AbstractAsyncContextManager[Episode]:
         """A fresh world of a task; waits until there is room. Raises EpisodeLost.

@@ -100,7 +100,7 @@ async def evaluate(run: RunDir, config: Config, what: Evaluation, urls: list[str
                 await policy.load_version(version, run.policy_folder(version) if version else None)
             agent = Agent.evaluation(policy, chat, config.agent, config.evaluation.temperature, version)
             num_concurrent = config.tasks.num_workers
-            await collect(in_order(jobs), environment, agent, num_concurrent, on_finished, keep_outputs=True)
+            await collect(in_order(jobs), environment, lambda _: agent, num_concurrent, on_finished, keep_outputs=True)
 
     rollouts = [read_rollouts(pieces / f"{task.task_id}.parquet")[0] for task in tasks]
     usages = [_usage(pieces, rollout) for rollout in rollouts]

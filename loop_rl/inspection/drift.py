@@ -41,7 +41,7 @@ def drift_warnings(history: Sequence[Mapping[str, float]], dtype: str) -> list[s
         warnings.append(
             f"tampering: {tampered:.1%} of the episodes changed more than APIs can; read them in the viewer"
         )
-    recent = history[-3:]
+    recent = history[1:][-3:]  # before the first iteration nothing has been sampled yet, and everybody waits
     waited, worked = (sum(line[f"time/{name}"] for line in recent) for name in ("wait_s", "train_s"))
     if len(recent) == 3 and waited > WAITING_SHARE * (waited + worked):
         warnings.append(

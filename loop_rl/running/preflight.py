@@ -25,10 +25,18 @@ def check_inputs(config: Config) -> None:
         )
     check_evaluation_inputs(config, config.evaluation.split)
     check_ports(config)
+    environment = make_part(ENVIRONMENT, config)
     try:
-        make_part(ENVIRONMENT, config).training_tasks()
+        for split in (*config.evaluation.more_splits, *[config.evaluation.select_split][: config.evaluation.every]):
+            environment.tasks(split)
+        tasks = environment.training_tasks()
     except TaskError as error:
         raise ConfigError(str(error)) from error
+    if config.sampler.source == "demonstrations" and not any(environment.demonstration(task) for task in tasks):
+        raise ConfigError(
+            f"sampler.source: demonstrations: none of the {len(tasks)} tasks of tasks.train_split={config.tasks.train_split} comes with a "
+            "solution; choose another split, or another source"
+        )
     if config.trainer.sequence_parallel_size > 1:
         from loop_rl.training.sequence_parallel import require_divisible_heads  # brings torch, which takes seconds
 

@@ -13,14 +13,14 @@ from loop_rl.environments.protocol import Environment, ScoringError
 async def collect(
     jobs: AsyncIterator[Job],
     environment: Environment,
-    agent: Agent,
+    agent_of: Callable[[Job], Agent],
     num_concurrent: int,
     on_finished: Callable[[Rollout], None],
     *,
     on_unscorable: Callable[[Job, ScoringError], None] | None = None,
     keep_outputs: bool = False,
 ) -> None:
-    """Run all jobs, `num_concurrent` at a time; call `on_finished` with each rollout as it ends.
+    """Run all jobs, `num_concurrent` at a time, each with its agent; call `on_finished` with each rollout as it ends.
 
     Jobs are asked for one by one, whenever there is room for one more. The first error, wherever it comes from, cancels the
     rest and is raised as it is; but with `on_unscorable` an episode that cannot be scored is handed to that instead.
@@ -33,7 +33,7 @@ async def collect(
                 if (job := await anext(jobs, None)) is None:
                     return
             try:
-                on_finished(await run_episode(job, environment, agent, keep_outputs))
+                on_finished(await run_episode(job, environment, agent_of(job), keep_outputs))
             except ScoringError as error:
                 if not on_unscorable:
                     raise

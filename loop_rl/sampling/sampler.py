@@ -7,6 +7,8 @@ policy there is. How far sampling may run ahead of training, and which finished 
 `sampler.max_staleness` and what `loop_rl.sampling.sources.groups` makes of it. What is finished is on disk at once (`loop_rl.store.rollouts`);
 starting again goes on from there. No unfinished episode is dropped to be on time, because that would favour short ones,
 unless `sampler.cut_off_at` or `sampler.over_stale` asks for it.
+
+With another `sampler.source` than groups all that is trained on is gathered first (`loop_rl.sampling.sources.dataset`).
 """
 
 from __future__ import annotations
@@ -25,7 +27,9 @@ from loop_rl.config.settings import Config
 from loop_rl.environments.protocol import Environment, EnvironmentFailed, ScoringError, Task
 from loop_rl.machine.command import run_async, run_command
 from loop_rl.sampling.collect import collect
-from loop_rl.sampling.sources.groups import Dispatcher, NothingToLearn, StalenessError
+from loop_rl.sampling.sources import demonstrations, rejection
+from loop_rl.sampling.sources.dataset import NothingToLearn
+from loop_rl.sampling.sources.groups import Dispatcher, StalenessError
 from loop_rl.serving.client import PolicyClient
 from loop_rl.serving.published import PolicyDirectory
 from loop_rl.store.run_dir import RunDir
@@ -34,7 +38,7 @@ from loop_rl.store.timeline import Timeline
 _HEARTBEAT_S = 1.0
 
 
-async def sample_run(
+async def sample_groups(
     run: RunDir, config: Config, tasks: Sequence[Task], environment: Environment, chat: Chat, policy: PolicyClient
 ) -> None:
     """Roll out what the run still lacks.
@@ -45,6 +49,7 @@ async def sample_run(
         StalenessError, NothingToLearn: see there.
         OSError: the run directory cannot be written, for a full disk, say.
     """
+    agent = Agent.training(policy, chat, config.agent)
     timeline = Timeline(run, "sampler")
     dispatcher = Dispatcher(
         run,
@@ -61,7 +66,7 @@ async def sample_run(
         await collect(
             dispatcher.jobs(),
             environment,
-            Agent.training(policy, chat, config.agent),
+            lambda _: agent,
             num_concurrent=config.tasks.num_workers,
             on_finished=dispatcher.finished,
             on_unscorable=dispatcher.unscorable,
@@ -119,7 +124,13 @@ async def _main(run: RunDir, config: Config, urls: list[str]) -> None:
         environment,
         PolicyClient.of_run(run, config, urls, chat.end_of_turn_id) as policy,
     ):
-        await sample_run(run, config, environment.training_tasks(), environment, chat, policy)
+        tasks = environment.training_tasks()
+        if config.sampler.source == "demonstrations":
+            await demonstrations.gather(run, config, tasks, environment, chat)
+        elif config.sampler.source == "rejection":
+            await rejection.gather(run, config, tasks, environment, chat, policy)
+        else:
+            await sample_groups(run, config, tasks, environment, chat, policy)
 
 
 def main() -> int:

@@ -49,17 +49,24 @@ class RolloutStore:
         write_rollouts(self._piece(rollout), [rollout])
         self.unassigned[rollout.group_id][rollout.rollout_id] = rollout
 
-    def assign(self, iteration: int, groups: Mapping[int, Sequence[Rollout]], dropped: Sequence[int]) -> None:
+    def assign(
+        self,
+        iteration: int,
+        groups: Mapping[int, Sequence[Rollout]],
+        dropped: Sequence[int],
+        again: Sequence[int] = (),
+    ) -> None:
         """Fix what an iteration trains on.
 
         Args:
             groups: finished rollouts by the number of their group.
             dropped: groups that were dropped since the iteration before; for the record.
+            again: groups that an earlier iteration, which their rollouts name, has trained on, too.
         """
         for group_id, rollouts in groups.items():
             ours = [replace(rollout, iteration=iteration) for rollout in rollouts]
             write_rollouts(self._run.group_file(group_id), ours)
-        listed = {"groups": list(groups), "dropped": list(dropped)}
+        listed = {"groups": [*groups, *again], "dropped": list(dropped)}
         write_atomically(self._run.iteration_file(iteration), json.dumps(listed))
         for group_id, rollouts in groups.items():
             self._close(group_id)

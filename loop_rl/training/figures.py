@@ -17,7 +17,14 @@ def describe_groups(
     Shares and returns are fractions in [0, 1], staleness is in policy versions, times in seconds.
     """
     rollouts = [rollout for group in groups for rollout in group.rollouts]
-    staleness = [iteration - turn.policy_version for r in rollouts for turn in r.turns for _ in turn.action_ids]
+    # What no policy version has written (-1) is of no age.
+    staleness = [
+        iteration - turn.policy_version
+        for r in rollouts
+        for turn in r.turns
+        for _ in turn.action_ids
+        if turn.policy_version >= 0
+    ]
     num_action_tokens = sum(r.num_action_tokens for r in rollouts)
     span_s = max(r.started_at + r.duration_s for r in rollouts) - min(r.started_at for r in rollouts)
     ends = Counter(r.end_reason for r in rollouts)

@@ -297,7 +297,7 @@ def test_jobs_start_in_order_and_only_so_many_at_a_time(first_task):
             yield job
 
     agent = Agent.training(Script(block("print(1)")), CHAT, AGENT)
-    asyncio.run(collect(as_they_start(), environment, agent, 4, finished.append))
+    asyncio.run(collect(as_they_start(), environment, lambda _: agent, 4, finished.append))
     assert started == [job.rollout_id for job in jobs]
     assert sorted(rollout.rollout_id for rollout in finished) == started
     assert environment.most_open == 4
@@ -312,7 +312,7 @@ def test_the_first_error_cancels_all_other_episodes_and_is_raised_as_it_is(first
 
     agent = Agent.training(Script(block("print(1)")), CHAT, AGENT)
     with pytest.raises(OSError, match="No space left"):
-        asyncio.run(collect(in_order(jobs), environment, agent, 4, disk_full))
+        asyncio.run(collect(in_order(jobs), environment, lambda _: agent, 4, disk_full))
     assert environment.num_open == 0
 
 

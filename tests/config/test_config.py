@@ -94,6 +94,7 @@ def test_bad_settings_are_refused_in_one_line_that_names_the_key(override, messa
     assert "\n" not in str(error.value)
 
 
+DATA = ["sampler.source=rejection", "algorithm.advantage=imitate", "algorithm.objective=likelihood"]
 PAIRS = ["algorithm.advantage=pair", "algorithm.objective=preference"]
 
 
@@ -122,6 +123,15 @@ PAIRS = ["algorithm.advantage=pair", "algorithm.objective=preference"]
         (["evaluation.more_splits=[test_normal]"], "test_normal repeats a split"),
         (["evaluation.more_splits=[train]"], "evaluation.more_splits: train is none of"),
         (["evaluation.every=5", "evaluation.select_split=moon"], "evaluation.select_split: moon is none of"),
+        (["sampler.attempts=2"], "sampler.attempts (2) has no effect with sampler.source: groups"),
+        ([*DATA, "sampler.max_staleness=0"], "sampler.max_staleness (0) has no effect with sampler.source: rejection"),
+        ([*DATA, "sampler.temperatures=[1,3]"], "sampler.temperatures: 3.0 is not between 0.01 and 2"),
+        ([*DATA, "sampler.temperatures=[1,1]"], "sampler.temperatures names one twice"),
+        (
+            [*DATA, "algorithm.max_iteration_kl=2"],
+            "compares with the sampling policy, which sampler.source: rejection has not",
+        ),
+        (["sampler.source=demonstrations"], "algorithm.objective: clipped compares with the policy that sampled"),
         (["trainer.warmup_iterations=16"], "leaves nothing of trainer.num_iterations (16)"),
         (
             [

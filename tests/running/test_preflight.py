@@ -63,6 +63,18 @@ def test_no_tasks_of_the_difficulty(tmp_path):
     check_evaluation_inputs(config(root, "tasks.difficulties=[3]"), "test_normal")  # which has nothing to do with it
 
 
+def test_a_split_that_chooses_or_comes_last_is_missing(tmp_path):
+    root = write_root(tmp_path, {"train": ["a1_1"], "test_normal": ["c3_1"]})
+    assert "dev" in refusal(config(root, "evaluation.every=2"))
+    assert "test_challenge" in refusal(config(root, "evaluation.more_splits=[test_challenge]"))
+
+
+def test_no_solutions_to_learn_from(tmp_path):
+    root = write_root(tmp_path, {"train": ["a1_1", "b2_1"], "test_normal": ["c3_1"]})
+    message = refusal(config(root, "method=sft-gt"))
+    assert "none of the 2 tasks of tasks.train_split=train comes with a solution" in message
+
+
 def test_a_task_that_is_not_in_the_split(appworld_root):
     task_id = load_split(appworld_root, "train")[0].task_id
     wrong = task_id.replace("train", "trian")

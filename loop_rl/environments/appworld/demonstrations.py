@@ -1,9 +1,11 @@
-"""Demonstrations of the built-in pack as conversations."""
+"""Demonstrations: the built-in pack's as conversations, and reference solutions as what an agent would write."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
 
+from appworld_tasks.reference import SolutionStep
 from loop_rl.environments.appworld.prompts import build_prompt
 
 
@@ -14,6 +16,11 @@ def as_conversation(demonstration: dict) -> dict:
     return {"messages": build_prompt("compact", task), "turns": turns}
 
 
-def _action_text(turn: dict) -> str:
+def solution_texts(steps: Sequence[SolutionStep]) -> list[str]:
+    """What an agent would write that does a reference solution, a step a turn."""
+    return [_action_text({"thought": step.comment, "code": step.code}) for step in steps]
+
+
+def _action_text(turn: Mapping[str, str]) -> str:
     thought = turn["thought"] and turn["thought"] + "\n"
     return f"{thought}```python\n{turn['code']}\n```"

@@ -20,6 +20,7 @@ from appworld_tasks import scoring
 from appworld_tasks.environment import AppWorldEnvironment
 from appworld_tasks.environment import Episode as AppWorldEpisode
 from appworld_tasks.pool import SERVER_LOST, EngineError, WorkerLost
+from appworld_tasks.reference import solution_steps
 from appworld_tasks.roots import RootError, check_python, check_root
 from appworld_tasks.splits import TEST_SPLITS, SplitError, TaskInfo, load_split, training_tasks
 from loop_rl.config.base import ConfigError, LocalPath, Section
@@ -28,6 +29,7 @@ from loop_rl.data.rollout import Rollout, Usage, version_name
 from loop_rl.environments import protocol
 from loop_rl.environments.appworld import behaviour, behaviour_paper
 from loop_rl.environments.appworld.actions import extract_all_code, extract_code
+from loop_rl.environments.appworld.demonstrations import solution_texts
 from loop_rl.environments.appworld.ends import COMPLETED, NO_CODE, TAMPERED
 from loop_rl.environments.appworld.failures import Evidence
 from loop_rl.environments.appworld.figures import analyse, describe
@@ -149,6 +151,12 @@ class Environment(protocol.Environment):
     def prompt(self, task: Task) -> list[Message]:
         settings = self.settings
         return build_prompt(settings.prompt, task, settings.blocks == "all", settings.on_no_code == "continue")
+
+    def demonstration(self, task: Task) -> list[str] | None:
+        """AppWorld's reference solution, a top-level statement a turn."""
+        with _task_errors():
+            steps = solution_steps(self.settings.root, task.task_id)
+        return solution_texts(steps) if steps else None
 
     @asynccontextmanager
     async def episode(self, task: Task, name: str, keep_outputs: bool) -> AsyncIterator[Episode]:

@@ -20,6 +20,7 @@ from loop_rl.data.rollout import EndReason, Rollout
 from loop_rl.environments.protocol import ScoringError, Task
 from loop_rl.sampling.assignment import Outstanding, choose, max_outstanding, too_old
 from loop_rl.sampling.curriculum import Curriculum
+from loop_rl.sampling.sources.dataset import NothingToLearn
 from loop_rl.store.rollouts import RolloutStore
 from loop_rl.store.run_dir import RunDir
 
@@ -32,10 +33,6 @@ _MOST_UNIFORM_ITERATIONS = 10
 
 class StalenessError(RuntimeError):
     """A group is older than `sampler.max_staleness` allows, although none may become so."""
-
-
-class NothingToLearn(RuntimeError):
-    """With `sampler.drop_uniform` group after group was dropped: the tasks are all too hard or too easy for the policy."""
 
 
 @dataclass

@@ -1,0 +1,134 @@
+"""Data sets that are gathered once: demonstrations that are really done, rejection sampling by a real server, and what each
+iteration takes of them."""
+
+import asyncio
+import json
+import os
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from served import SECRET, served_config
+
+from loop_rl.agents.chat import Chat
+from loop_rl.agents.policy import ContextFull
+from loop_rl.config.parts import ENVIRONMENT, make_part
+from loop_rl.sampling.sources import demonstrations, rejection
+from loop_rl.sampling.sources.dataset import NothingToLearn, groups_of
+from loop_rl.serving.client import PolicyClient
+from loop_rl.store.rollout_files import read_group, read_rollouts
+from loop_rl.store.run_dir import RunDir
+
+pytestmark = pytest.mark.slow(15)
+
+IMITATION = {"advantage": "imitate", "filter": "successful", "objective": "likelihood"}
+
+
+def make_run(folder, served_model, source: dict, **tasks) -> RunDir:
+    config = served_config(
+        served_model,
+        name="gathered",
+        runs_dir=str(folder),
+        tasks={"environment": "babyai", "levels": ["goto"], "train_tasks": 12, "num_workers": 6} | tasks,
+        agent={"max_turns": 20, "max_context_tokens": 2048, "max_new_tokens": 12},
+        sampler={"tasks_per_iteration": 5} | source,
+        algorithm=IMITATION,
+        trainer={"num_iterations": 4},
+        evaluation={"split": "test"},
+    )
+    run = RunDir.create(config)
+    (run.path / "secret").write_text(SECRET)
+    os.chmod(run.path / "secret", 0o600)
+    return run
+
+
+def listed(run: RunDir) -> list[list[int]]:
+    """Groups of each iteration."""
+    return [json.loads(run.iteration_file(i).read_text())["groups"] for i in range(run.config.trainer.num_iterations)]
+
+
+@given(st.integers(1, 30), st.integers(1, 12), st.integers(0, 3))
+def test_an_epoch_has_every_group_once_in_an_order_of_its_own(num_groups, size, seed):
+    group_ids = list(range(100, 100 + num_groups))
+    per_epoch = -(-num_groups // size)
+    iterations = [groups_of(group_ids, size, seed, iteration) for iteration in range(2 * per_epoch)]
+    assert all(0 < len(chosen) <= size for chosen in iterations)
+    for epoch in (iterations[:per_epoch], iterations[per_epoch:]):
+        assert sorted(group_id for chosen in epoch for group_id in chosen) == group_ids
+
+
+def test_demonstrations_are_done_in_the_environment_and_learnt_from_in_epochs(tmp_path, served_model):
+    run = make_run(tmp_path, served_model, {"source": "demonstrations"})
+    config, environment = run.config, make_part(ENVIRONMENT, run.config)
+    chat = Chat.from_pretrained(config.model.path, config.agent)
+    tasks = environment.training_tasks()
+    asyncio.run(demonstrations.gather(run, config, tasks, environment, chat))
+
+    iterations = listed(run)
+    assert [len(groups) for groups in iterations][:2] == [5, 5]
+    assert set().union(*iterations[:3]) == set(range(12))  # an epoch: every task once
+    rollouts = [
+        rollout for path in sorted(run.train_rollouts.glob("*.parquet")) for rollout in read_group(path).rollouts
+    ]
+    assert len(rollouts) == 12 and all(rollout.success for rollout in rollouts)
+    by_task = {task.task_id: environment.demonstration(task) for task in tasks}
+    for rollout in rollouts:
+        assert [turn.action_text for turn in rollout.turns] == by_task[rollout.task_id]
+        assert {turn.policy_version for turn in rollout.turns} == {-1}
+        assert all(turn.action_ids[-1] == chat.end_of_turn_id for turn in rollout.turns)
+
+    # Again, as after a restart, and with more iterations: nothing is gathered anew.
+    before = {path: path.stat().st_mtime_ns for path in run.train_rollouts.glob("*.parquet")}
+    more = config.model_copy(update={"trainer": config.trainer.model_copy(update={"num_iterations": 6})})
+    run.iteration_file(3).unlink()
+    asyncio.run(demonstrations.gather(run, more, tasks, environment, chat))
+    assert listed(run)[:4] == iterations and run.iteration_file(5).exists()
+    assert {path: path.stat().st_mtime_ns for path in run.train_rollouts.glob("*.parquet")} == before
+
+
+def test_a_script_begins_again_with_the_conversation_and_ends_where_there_is_no_room(served_model):
+    run_config = served_config(served_model)
+    chat = Chat.from_pretrained(run_config.model.path, run_config.agent)
+    policy = demonstrations.Scripted(chat, ["one", "two"])
+
+    async def say(prompt: list[int], room: int = 50) -> str:
+        return chat.action_text((await policy.sample(prompt, room, 1.0, 0, None)).token_ids)
+
+    assert [asyncio.run(say(prompt)) for prompt in ([1], [1, 2], [1], [1, 3])] == ["one", "two", "one", "two"]
+    with pytest.raises(ContextFull):
+        asyncio.run(say([1], room=1))
+
+
+def test_rejection_sampling_tries_a_task_no_more_once_it_is_done(tmp_path, served_model, vllm_url):
+    source = {"source": "rejection", "temperatures": [0.5, 1.0], "attempts": 2}
+    run = make_run(tmp_path, served_model, source, max_steps=4)
+    config, environment = run.config, make_part(ENVIRONMENT, run.config)
+    chat = Chat.from_pretrained(config.model.path, config.agent)
+    tasks = environment.training_tasks()
+
+    async def gather() -> None:
+        async with PolicyClient.of_run(run, config, [vllm_url], chat.end_of_turn_id) as policy:
+            await rejection.gather(run, config, tasks, environment, chat, policy)
+
+    asyncio.run(gather())
+    files = [*run.train_rollouts.glob("*.parquet"), *run.unfinished_rollouts.glob("*.parquet")]
+    rollouts = {rollout.rollout_id: rollout for path in files for rollout in read_rollouts(path)}
+    # A policy that names no action walks forward, which is what some of these tasks ask for.
+    done = {rollout.group_id for rollout in rollouts.values() if rollout.success}
+    assert 0 < len(done) < 12
+    for group_id in range(12):
+        for temperature in range(2):
+            first, second = (f"g{group_id:06d}-k{2 * temperature + attempt}" for attempt in range(2))
+            assert (second in rollouts) == (not rollouts[first].success)
+    assert {turn.policy_version for rollout in rollouts.values() for turn in rollout.turns} == {0}
+    assert all(set(groups) <= done for groups in listed(run)) and set().union(*listed(run)) == done
+
+
+def test_nothing_that_succeeded_is_nothing_to_learn(tmp_path, served_model):
+    run = make_run(tmp_path, served_model, {"source": "demonstrations"})
+    environment = make_part(ENVIRONMENT, run.config)
+    environment.demonstration = lambda task: ["turn left"]
+    chat = Chat.from_pretrained(run.config.model.path, run.config.agent)
+    with pytest.raises(NothingToLearn, match="none of 12 rollouts did its task"):
+        asyncio.run(demonstrations.gather(run, run.config, environment.training_tasks(), environment, chat))
+    assert not run.iteration_file(0).exists() and len(list(run.unfinished_rollouts.glob("*.parquet"))) == 12
