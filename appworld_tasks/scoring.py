@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -9,10 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
 
+from appworld_tasks.engine.outputs import Unreplayable, digest, read_calls, read_saved_state
 from appworld_tasks.processes import SERVER_LOST, EngineError, ForkedProcess, ProcessPool, WorkerLost
 from appworld_tasks.roots import check_root, prepare_worker_root
 
 NUM_ATTEMPTS = 2
+_MOST_REMEMBERED = 20_000
+"""Scores, of a kilobyte each."""
 
 
 class ReplayDied(WorkerLost):
@@ -46,7 +50,8 @@ class Scorer:
     """Scores outputs that worlds have saved, against the ground truth of the full root. An async context manager.
 
     scoring: "replay" does the episode's logged API calls again in a clean world and evaluates that, so that nothing else
-        that agent code did can gain a reward; an episode whose saved state is another is tampered and scores 0. "diff"
+        that agent code did can gain a reward; an episode whose saved state is another is tampered and scores 0. An episode that
+        has made the very calls of an earlier one and saved the same state scores the same, and is not replayed. "diff"
         evaluates the saved state, as AppWorld's own `appworld evaluate` does.
 
     Entering raises RootError when the root or the interpreter is unusable, EngineError when AppWorld does not start.
@@ -66,6 +71,7 @@ class Scorer:
         self._scoring = scoring
         self._timeout_s = timeout_s
         self._replay_timeout_s = replay_timeout_s
+        self._remembered: dict[str, Score] = {}
         # Not below the worker root, where agent code can write.
         self._scratch = tempfile.TemporaryDirectory(prefix="scorer-")
         settings = {"role": "scorer", "scratch": self._scratch.name}
@@ -81,6 +87,10 @@ class Scorer:
 
     async def score(self, task_id: str, experiment_name: str) -> Score:
         """Score the outputs of a closed world. Raises ScoringError; the scorer stays usable."""
+        if self._scoring == "replay":
+            outputs = self._folder(task_id, experiment_name)
+            if score := await asyncio.to_thread(self._remembered_score, task_id, outputs):
+                return score
         score_once = self._by_replay if self._scoring == "replay" else self._by_diff
         for attempt in range(1, NUM_ATTEMPTS + 1):
             try:
@@ -110,8 +120,15 @@ class Scorer:
         request = {"command": "score", "task_id": task_id, "experiment_name": experiment_name}
         return _score(await process.call(request, self._timeout_s))
 
+    def _remembered_score(self, task_id: str, outputs: str) -> Score | None:
+        """That of an earlier episode which has left the same, byte by byte; policies do the same again and again."""
+        try:
+            return self._remembered.get(digest(task_id, read_calls(outputs), read_saved_state(outputs)))
+        except Unreplayable:
+            return None
+
     async def _by_replay(self, process: ForkedProcess, task_id: str, experiment_name: str) -> Score:
-        outputs = str(self._outputs / experiment_name / "tasks" / task_id)
+        outputs = self._folder(task_id, experiment_name)
         await process.call({"command": "open", "task_id": task_id}, self._timeout_s)
         try:
             reply = await process.call({"command": "replay", "outputs": outputs}, self._replay_timeout_s)
@@ -122,7 +139,15 @@ class Scorer:
             raise ReplayDied(lost.reason, lost.detail) from None
         if not reply["tampered"]:
             reply = await process.call({"command": "evaluate", "outputs": outputs}, self._timeout_s)
-        return tampered(reply["tampered"]) if reply["tampered"] else _score(reply)
+        if reply["tampered"]:
+            return tampered(reply["tampered"])
+        # By what the scoring process has read, which nobody can have changed since.
+        while len(self._remembered) >= _MOST_REMEMBERED:
+            del self._remembered[next(iter(self._remembered))]
+        return self._remembered.setdefault(reply["digest"], _score(reply))
+
+    def _folder(self, task_id: str, experiment_name: str) -> str:
+        return str(self._outputs / experiment_name / "tasks" / task_id)
 
 
 def tampered(reason: str) -> Score:

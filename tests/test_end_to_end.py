@@ -173,7 +173,7 @@ def check_every_token_is_of_the_version_it_names(run: RunDir) -> None:
     difference, num_tokens = Counter(), Counter()  # by (version of the policy, version that the tokens name)
     for version in range(NUM_ITERATIONS):
         policy = load_policy(run, run.config, version)
-        for rollout in (*crossing[:60], *rollouts[::6]):
+        for rollout in (*crossing[:30], *rollouts[::12]):
             if version not in rollout.policy_versions:
                 continue
             (sample,) = rollout.samples()

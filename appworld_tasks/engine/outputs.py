@@ -1,10 +1,12 @@
-"""Copies what an untrusted process has written, for others to read."""
+"""Copies and reads what an untrusted process has written. Standard library only: both environments import it."""
 
+import hashlib
 import os
 import shutil
 import stat
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+MAX_FILE_BYTES = 64 * 2**20
 MAX_DEPTH = 8  # AppWorld's outputs have two levels
 CHUNK = 2**20
 FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -71,3 +73,56 @@ def _copy_file(descriptor: int, path: str, room: int) -> int:
                 raise ValueError("its outputs are too large")
             copy.write(data)
     return room
+
+
+class Unreplayable(Exception):
+    """The saved outputs are not what a world writes; the message says what is wrong."""
+
+
+def read_calls(outputs: str) -> bytes:
+    """The log of an episode's API calls; empty where there is none. Raises Unreplayable."""
+    if not os.path.isdir(outputs):
+        raise Unreplayable("its outputs are gone")
+    return read_regular_file(os.path.join(outputs, "logs", "api_calls.jsonl"))
+
+
+def read_saved_state(outputs: str) -> dict[str, bytes]:
+    """What a world has saved of its databases, by file; nothing where no code ran. Raises Unreplayable."""
+    return read_folder(os.path.join(outputs, "dbs"))
+
+
+def digest(task_id: str, calls: bytes, saved: Mapping[str, bytes]) -> str:
+    """Tells what two episodes of a root have left apart, wherever their scores could differ."""
+    found = hashlib.sha256()
+    for part in (task_id.encode(), calls, *(part for name in sorted(saved) for part in (name.encode(), saved[name]))):
+        found.update(len(part).to_bytes(8, "big") + part)
+    return found.hexdigest()
+
+
+def read_folder(path: str) -> dict[str, bytes]:
+    """{name: content} of the files of a folder; nothing where there is none. Raises Unreplayable."""
+    try:
+        names = os.listdir(path)
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise Unreplayable(f"saved state: {error.strerror}") from None
+    return {name: read_regular_file(os.path.join(path, name)) for name in names}
+
+
+def read_regular_file(path: str) -> bytes:
+    """Content of a file that agent code may have replaced by something else; empty where there is none."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except FileNotFoundError:
+        return b""
+    except OSError as error:
+        raise Unreplayable(f"{os.path.basename(path)}: {error.strerror}") from None
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_FILE_BYTES:
+            raise Unreplayable(f"{os.path.basename(path)}: no file, or larger than {MAX_FILE_BYTES} bytes")
+        with open(descriptor, "rb", closefd=False) as file:
+            return file.read(MAX_FILE_BYTES)
+    finally:
+        os.close(descriptor)

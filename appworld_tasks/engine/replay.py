@@ -7,27 +7,24 @@ admin app moves money, others load and save databases anywhere, set the clock an
 """
 
 import json
-import os
 import shutil
-import stat
 import tempfile
 from typing import Any
 
 from appworld import AppWorld, evaluate_task
 from appworld.apps.model_lib import CachedDBHandler
 from appworld.common.utils import import_apis_module
+from outputs import Unreplayable, digest, read_calls, read_folder, read_saved_state
 
 METHODS = ("get", "post", "put", "patch", "delete")
-MAX_FILE_BYTES = 64 * 2**20
 MAX_CALLS = 20_000
-
-
-class Unreplayable(Exception):
-    """The saved outputs are not what a world writes; the message says what is wrong."""
 
 
 class Replay:
     """A clean world of a task, open from its making until `close`; what it saves meanwhile goes below `scratch`."""
+
+    digest: str
+    """Of what the episode has left, as it was read here: set by `differing_apps`."""
 
     def __init__(self, task_id: str, scratch: str | None = None) -> None:
         # AppWorld caches the databases it loads by task alone: an earlier episode of this task would show through.
@@ -42,10 +39,9 @@ class Replay:
 
     def run(self, outputs: str) -> None:
         """Do the calls that were logged in an episode's outputs. Raises Unreplayable."""
-        if not os.path.isdir(outputs):
-            raise Unreplayable("its outputs are gone")
         requester = self.world.requester
-        calls = read_calls(os.path.join(outputs, "logs", "api_calls.jsonl"))
+        self._log = read_calls(outputs)
+        calls = parse_calls(self._log)
         supervisor = self.world.task.supervisor
         others = {account_of(call) for call in calls} - {None, supervisor.email, supervisor.phone_number}
         if others:  # but for accounts that the agent has signed up itself
@@ -73,7 +69,8 @@ class Replay:
     def differing_apps(self, outputs: str) -> list[str]:
         """Apps whose changes, as the live world has saved them, are not those of the replay. Raises Unreplayable."""
         ours = read_folder(self.world.output_db_home_path_on_disk)
-        theirs = read_folder(os.path.join(outputs, "dbs"))
+        theirs = read_saved_state(outputs)
+        self.digest = digest(self.task_id, self._log, theirs)
         if not theirs:
             return []  # no code ran, so nothing was saved
         # model_hashes.json only counts the changes that the other files hold.
@@ -90,9 +87,9 @@ class Replay:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def read_calls(path: str) -> list[dict[str, Any]]:
-    """The calls of a log; none where there is no log. Raises Unreplayable."""
-    lines = read_regular_file(path).splitlines()
+def parse_calls(log: bytes) -> list[dict[str, Any]]:
+    """The calls of a log. Raises Unreplayable."""
+    lines = log.splitlines()
     if len(lines) > MAX_CALLS:
         raise Unreplayable(f"{len(lines)} API calls, more than {MAX_CALLS}")
     calls = []
@@ -115,32 +112,3 @@ def account_of(call: dict[str, Any]) -> str | None:
         return payload["sub"].partition("+")[2]
     except Exception:
         return None  # none, or one that no app accepts
-
-
-def read_folder(path: str) -> dict[str, bytes]:
-    """{name: content} of the files of a folder; nothing where there is none. Raises Unreplayable."""
-    try:
-        names = os.listdir(path)
-    except FileNotFoundError:
-        return {}
-    except OSError as error:
-        raise Unreplayable(f"saved state: {error.strerror}") from None
-    return {name: read_regular_file(os.path.join(path, name)) for name in names}
-
-
-def read_regular_file(path: str) -> bytes:
-    """Content of a file that agent code may have replaced by something else; empty where there is none."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except FileNotFoundError:
-        return b""
-    except OSError as error:
-        raise Unreplayable(f"{os.path.basename(path)}: {error.strerror}") from None
-    try:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_FILE_BYTES:
-            raise Unreplayable(f"{os.path.basename(path)}: no file, or larger than {MAX_FILE_BYTES} bytes")
-        with open(descriptor, "rb", closefd=False) as file:
-            return file.read(MAX_FILE_BYTES)
-    finally:
-        os.close(descriptor)

@@ -14,7 +14,8 @@ from appworld import evaluate_task
 from appworld.apps.model_lib import CachedDBHandler
 from appworld.common.path_store import path_store
 from channel import Channel
-from replay import Replay, Unreplayable
+from outputs import Unreplayable
+from replay import Replay
 from worker import play_warm_up, with_outputs_removed
 
 
@@ -74,7 +75,7 @@ class Session:
         def compare_and_evaluate() -> dict[str, Any]:
             if differing := self._replay.differing_apps(outputs):
                 raise Unreplayable(f"the state of {', '.join(differing)} is not what the API calls give")
-            reply = as_reply(self._replay.evaluate()) | {"tampered": ""}
+            reply = as_reply(self._replay.evaluate()) | {"tampered": "", "digest": self._replay.digest}
             self._close()
             return reply
 

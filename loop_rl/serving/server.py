@@ -122,7 +122,7 @@ class VllmServer:
             # Only whole blocks of a prefix are found again. The CPU's default of 128 tokens is longer than most turns.
             arguments["--block-size"] = 32
         # Not the `vllm` command: the CPU build's distribution has another name, and the command fails to find it.
-        module = [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
+        module = [sys.executable, "-m", "loop_rl.serving.start_vllm"]
         options = [str(part) for pair in arguments.items() for part in pair]
         return [*module, *options, *flags, *config.server.args]
 

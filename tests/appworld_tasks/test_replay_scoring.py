@@ -176,3 +176,22 @@ def test_damaged_outputs_never_gain_and_never_hang(
 
     score = run(episode())
     assert score.reward == 0 and score.tampered, score
+
+
+def test_what_was_done_before_is_not_replayed_and_scores_the_same(
+    run: Run, environment: AppWorldEnvironment, tasks: list[TaskInfo], appworld_root: Path, monkeypatch
+) -> None:
+    codes = [solution_code(appworld_root, tasks[0].task_id).replace("apis.supervisor.complete_task", "str")]
+    first, _, _ = run(play(environment, tasks[0], "first-time", *codes))
+    assert 0 < first.reward < 1
+
+    def no_process() -> None:
+        raise AssertionError("it is replayed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(environment.scorer, "_process", no_process)
+        again, _, _ = run(play(environment, tasks[0], "second-time", *codes))
+        assert again == first
+        for other in (tasks[1], tasks[0]):  # another task; another call
+            with pytest.raises(AssertionError, match="it is replayed"):
+                run(play(environment, other, "another", "apis.supervisor.show_profile()"))

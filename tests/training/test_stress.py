@@ -19,7 +19,7 @@ def stressed(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("case", trainer_ranks.RESUME_CASES)
+@pytest.mark.parametrize("case", trainer_ranks.STRESS_CASES)
 def test_training_goes_on_as_if_it_had_not_been(stressed, case):
     with_it = stressed / case / "with"
     weights = [next((with_it / name).glob("*.safetensors")).relative_to(with_it) for name in ("before", "after")]
@@ -31,7 +31,7 @@ def test_training_goes_on_as_if_it_had_not_been(stressed, case):
 
 def test_peak_memory_and_seconds_are_printed_by_one_rank(stressed):
     lines = [line for line in (stressed / "stress-2.log").read_text().splitlines() if "peak" in line]
-    assert len(lines) == len(trainer_ranks.RESUME_CASES)
+    assert len(lines) == len(trainer_ranks.STRESS_CASES)
     assert all(line.startswith("stress step of 1 x 100 tokens on each rank: peak ") for line in lines)
 
 
