@@ -92,7 +92,7 @@ report: setup  ## one HTML page about a run, or several side by side
 
 export: setup  ## adapter, merged model, or data for SFT or preferences, taken out of a run
 #: make export RUN=runs/tiny KIND=merged TO=out/tiny ARGS="--version 12"
-#: make export RUN=runs/tiny KIND=sft TO=out/sft ARGS="--success --iterations 3-9"
+#: make export RUN=runs/tiny KIND=sft TO=out/sft ARGS="--success --iterations 3..9"
 	@$(BIN)/python -m loop_rl export $(or $(RUN),$(error RUN= is missing, for example RUN=runs/tiny)) \
 	  $(or $(KIND),$(error KIND= is missing: adapter, merged, sft or preferences)) \
 	  --to $(or $(TO),$(error TO= is missing, a new folder, for example TO=out/tiny)) $(ARGS)

@@ -16,7 +16,7 @@ import sys
 import time
 from pathlib import Path
 
-from loop_rl.algorithms.learning import make_objective
+from loop_rl.algorithms.learning import advantages_of, make_objective
 from loop_rl.config.base import ConfigError
 from loop_rl.config.load import load_config
 from loop_rl.config.parts import ADVANTAGE, ENVIRONMENT, FILTER, PENALTIES, find_part, make_part, make_parts
@@ -30,7 +30,7 @@ from loop_rl.store.run_dir import RunDir
 from loop_rl.store.timeline import Timeline
 from loop_rl.store.updates import write_updates
 from loop_rl.training.agreement import check_own_forward, check_sampler
-from loop_rl.training.charges import charge_rollouts, less
+from loop_rl.training.charges import charge_rollouts, known_columns, less
 from loop_rl.training.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
 from loop_rl.training.engine import end_process
 from loop_rl.training.figures import describe_groups, describe_left_out
@@ -46,11 +46,11 @@ SAMPLER_SILENCE_S = 300.0
 
 def train(run: RunDir, config: Config) -> None:
     """Train until `trainer.num_iterations` iterations are done, from the newest checkpoint if there is one."""
-    estimate_advantages = make_part(ADVANTAGE, config)
+    estimator = make_part(ADVANTAGE, config)
     is_kept = make_part(FILTER, config)
     objective = make_objective(config)
     penalties = make_parts(PENALTIES, config)
-    own_ends = find_part(ENVIRONMENT, config.tasks.environment).end_reasons
+    environment = find_part(ENVIRONMENT, config.tasks.environment)
     trainer = Trainer(config)
     if trainer.is_main:
         run.write_status("trainer", phase="stress step", iteration=0, done=0, total=1)
@@ -69,9 +69,11 @@ def train(run: RunDir, config: Config) -> None:
         with timeline.span("training", iteration) as training:
             advantages, samples, num_kept = {}, [], 0
             charges = charge_rollouts(trainer, groups, penalties)  # LOOP has no penalties
+            known = known_columns(trainer, groups, estimator.reads, environment.has_failed)  # and needs nothing else
             for group in groups:
                 # 2. Advantage: each rollout against the others of its task.
-                columns_K = estimate_advantages([less(rollout, charges) for rollout in group.rollouts])
+                rollouts_K = [less(rollout, charges) for rollout in group.rollouts]
+                columns_K = advantages_of(estimator, rollouts_K, known)
                 for rollout, columns in zip(group.rollouts, columns_K, strict=True):
                     advantages[rollout.rollout_id] = columns["advantage"]
                     # 3. Filter: only what teaches something is trained on.
@@ -96,7 +98,9 @@ def train(run: RunDir, config: Config) -> None:
             policy = {f"policy/{name}": value for name, value in update.figures.items()}
             if charges:
                 policy["policy/reward_penalty"] = sum(charges.values()) / len(charges)
-            sampled = describe_groups(groups, iteration, num_kept, config.sampler.max_staleness, own_ends)
+            sampled = describe_groups(
+                groups, iteration, num_kept, config.sampler.max_staleness, environment.end_reasons
+            )
             left_out = describe_left_out(groups, read_dropped(run, iteration))
             metrics.write(iteration, sampled | left_out | policy | times)
         with timeline.span("publishing", iteration) as publishing:

@@ -201,5 +201,10 @@ class _Recorder:
         return step
 
 
+def rollout_seed(seed: int, rollout_id: str) -> int:
+    """Of a training episode, in a run with this seed."""
+    return random.Random(f"{seed}/{rollout_id}").getrandbits(62)
+
+
 def _request_seed(*parts: int) -> int:
     return random.Random(repr(parts)).getrandbits(62)  # vLLM takes 63 bits

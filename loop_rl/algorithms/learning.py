@@ -1,18 +1,18 @@
-"""The objective of a run: the one that its config names, less its penalties."""
+"""The objective of a run: the one that its config names, less its penalties; and the advantages, whatever they need."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from loop_rl.algorithms.protocols import Batch, Objective, Penalty, Terms
+from loop_rl.algorithms.protocols import AdvantageEstimator, Batch, Columns, Objective, Penalty, Terms
 from loop_rl.config.parts import OBJECTIVE, PENALTIES, make_part, make_parts
 from loop_rl.config.settings import Config
+from loop_rl.data.rollout import Rollout
+from loop_rl.data.samples import Column
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from torch import Tensor
 
 
@@ -20,6 +20,15 @@ def make_objective(config: Config) -> Objective:
     """What the trainer maximises."""
     objective, penalties = make_part(OBJECTIVE, config), make_parts(PENALTIES, config)
     return Penalised(objective, penalties) if penalties else objective
+
+
+def advantages_of(
+    estimator: AdvantageEstimator, rollouts_K: Sequence[Rollout], known: Mapping[str, Columns]
+) -> list[dict[str, Column]]:
+    """The columns of each rollout of a group. known: by the id of the rollout, what the estimator reads."""
+    if not estimator.reads:
+        return estimator(rollouts_K)
+    return estimator(rollouts_K, [known[rollout.rollout_id] for rollout in rollouts_K])
 
 
 class Penalised(Objective):

@@ -70,10 +70,15 @@ class AdvantageEstimator(Part, ABC):
 
     gives: frozenset[str] = frozenset({"advantage"})
     """Names of the columns."""
+    reads: frozenset[str] = frozenset()
+    """Columns that it needs: "value", of a critic, which is then made; "failed", 1 where the token's turn ended in an error, else 0."""
 
     @abstractmethod
     def __call__(self, rollouts_K: Sequence[Rollout]) -> list[dict[str, Column]]:
-        """The columns of each rollout: a float where one number holds for all its action tokens, or a number for each."""
+        """The columns of each rollout: a float where one number holds for all its action tokens, or a number for each.
+
+        One that `reads` columns gets them as a second argument, of each rollout a list by name.
+        """
 
 
 class RolloutFilter(Part, ABC):

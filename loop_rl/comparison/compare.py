@@ -6,7 +6,8 @@
 
 Runs are called <bench>-<method>-seed<n> and lie where all runs do; one that was stopped goes on, one that is finished is read.
 The first method is the one that the others are compared with. Intervals are of 95%, by bootstrap over seeds and tasks;
-differences are of the same seeds and tasks.
+differences are of the same seeds and tasks. A second table takes of each run the version that it had when the fastest method was
+done; those versions are evaluated for it.
 """
 
 from __future__ import annotations
@@ -14,10 +15,9 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -26,13 +26,14 @@ from rich.console import Console
 from rich.table import Table
 
 from loop_rl.comparison.bootstrap import Interval, mean_with_interval
-from loop_rl.comparison.outcome import Outcome, read_outcome
+from loop_rl.comparison.outcome import Outcome, outcome_of, read_outcome, read_units, version_after
 from loop_rl.config.base import ConfigError
 from loop_rl.config.load import load_config
 from loop_rl.config.parts import ENVIRONMENT, find_part
 from loop_rl.config.settings import Config
 from loop_rl.evaluation.selection import is_finished
 from loop_rl.machine.command import run_command
+from loop_rl.machine.processes import ManagedProcess, stop_all
 from loop_rl.running.preflight import check_inputs
 from loop_rl.running.supervisor import RunFailed
 from loop_rl.store.metrics import read_metrics
@@ -40,7 +41,7 @@ from loop_rl.store.run_dir import RunDir
 
 console = Console(highlight=False, soft_wrap=True)
 _POLL_S = 1.0
-_LOG_LINES = 15
+_STOP_S = 30.0
 _MIN_WIDTH = 110  # of the table, where the output is no terminal or a narrow one
 
 
@@ -197,29 +198,33 @@ def _compare(args: argparse.Namespace, overrides: list[str]) -> None:
 def _run(entry: Entry, bench: Path, which: str, left_s: float | None) -> str:
     """Train; returns what it said last when it failed."""
     run = RunDir(entry.config.run_dir)
-    log = run.path.with_name(f"{run.path.name}.log")
-    log.parent.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "loop_rl.launch", "--config", str(bench), *entry.overrides]
     total = entry.config.trainer.num_iterations
     left = f", about {left_s / 60:.0f} min left" if left_s else ""
+
+    def progress() -> str:
+        done = len(read_metrics(run)) if run.metrics_file.exists() else 0
+        return f"{which}: {run.path}, iteration {done}/{total}{left}"
+
     started = time.monotonic()
-    with log.open("w") as output, console.status("") as status:
-        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
-        try:
-            while process.poll() is None:
-                done = len(read_metrics(run)) if run.metrics_file.exists() else 0
-                status.update(f"{which}: {run.path}, iteration {done}/{total}{left}")
-                time.sleep(_POLL_S)
-        finally:
-            if process.poll() is None:
-                process.terminate()  # it stops its own processes in order
-                process.wait()
+    failure = _in_a_process(str(run.path), command, run.path.with_name(f"{run.path.name}.log"), progress)
     minutes = (time.monotonic() - started) / 60
-    if process.returncode:
-        last = "\n".join(log.read_text(errors="replace").splitlines()[-_LOG_LINES:])
-        return f"{which}: {run.path} failed after {minutes:.1f} min; last lines of {log}:\n{last}"
-    console.print(f"{which}: {run.path} finished after {minutes:.1f} min")
-    return ""
+    if not failure:
+        console.print(f"{which}: {run.path} finished after {minutes:.1f} min")
+    return failure
+
+
+def _in_a_process(name: str, command: Sequence[str], log: Path, progress: Callable[[], str]) -> str:
+    """Run a command to its end, showing its progress; returns what it said last when it failed."""
+    process = ManagedProcess(name, command, log)
+    try:
+        with console.status("") as status:
+            while process.poll() is None:
+                status.update(progress())
+                time.sleep(_POLL_S)
+        return process.epitaph() if process.poll() else ""
+    finally:
+        stop_all([process], _STOP_S)  # it stops its own processes in order
 
 
 def _estimate(entries: Sequence[Entry], missing: Sequence[Entry]) -> str:
@@ -233,8 +238,7 @@ def _estimate(entries: Sequence[Entry], missing: Sequence[Entry]) -> str:
 
 
 def _outcome(entry: Entry) -> Outcome:
-    unit = find_part(ENVIRONMENT, entry.config.tasks.environment).unit
-    return read_outcome(RunDir(entry.config.run_dir), entry.config, unit)
+    return read_outcome(RunDir(entry.config.run_dir), entry.config, _unit(entry))
 
 
 def _show(entries: Sequence[Entry], bench: Path, out: Path | None) -> None:
@@ -242,15 +246,42 @@ def _show(entries: Sequence[Entry], bench: Path, out: Path | None) -> None:
     for entry in entries:
         outcomes.setdefault(entry.method, []).append(_outcome(entry))
     rows, config = compare(outcomes), entries[0].config
+    at_once = compare(_at_equal_time(entries, min(row.seconds for row in rows)))
     console.width = max(console.width, _MIN_WIDTH)
-    console.print(rows_table(rows, f"{bench.stem}: held-out tasks ({config.evaluation.split}), percent"))
+    title = f"{bench.stem}: held-out tasks ({config.evaluation.split}), percent"
+    console.print(rows_table(rows, f"{title}, at equal rollouts"))
+    console.print(rows_table(at_once, f"{title}, after equal minutes of training"))
     out = out or Path(config.runs_dir) / f"compare-{bench.stem}.json"
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps([asdict(row) for row in rows], indent=1))
+    tables = {"equal_rollouts": [asdict(row) for row in rows], "equal_time": [asdict(row) for row in at_once]}
+    out.write_text(json.dumps(tables, indent=1))
     from loop_rl.inspection.report.report import write_report  # plotly takes a second
 
     page = write_report([RunDir(entry.config.run_dir) for entry in entries], out.with_suffix(".html"))
-    console.print(f"Table: {out}; curves of all runs: {page}")
+    console.print(f"Tables: {out}; curves of all runs: {page}")
+
+
+def _at_equal_time(entries: Sequence[Entry], seconds: float) -> dict[str, list[Outcome]]:
+    """What each run had come to after so many seconds of training; evaluates what has not been evaluated. Raises RunFailed."""
+    found: dict[str, list[Outcome]] = {}
+    for number, entry in enumerate(entries):
+        run, split = RunDir(entry.config.run_dir), entry.config.evaluation.split
+        version = version_after(run, seconds)
+        if not run.evaluation_file(version, split).exists():
+            said = f"{number + 1} of {len(entries)}: evaluating version {version} of {run.path}"
+            command = [sys.executable, "-m", "loop_rl.evaluate", "--run-dir", str(run.path), "--version", str(version)]
+            log = run.path.with_name(f"{run.path.name}.log")
+            if failure := _in_a_process(str(run.path), command, log, lambda said=said: said):
+                raise RunFailed(failure)
+        metrics = read_metrics(run)[:version]
+        units = read_units([run.evaluation_file(version, split)], _unit(entry))
+        before = read_units([run.evaluation_file(0, split)], "task_id")
+        found.setdefault(entry.method, []).append(outcome_of(metrics, units, before))
+    return found
+
+
+def _unit(entry: Entry) -> str:
+    return find_part(ENVIRONMENT, entry.config.tasks.environment).unit
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,22 +38,45 @@ def read_outcome(run: RunDir, config: Config, unit: str) -> Outcome:
     unit: column of evaluated rollouts whose values are independent of each other: "task_id" or "family".
     """
     split = config.evaluation.split
-    after: dict[str, list[bool]] = {}
-    for evaluation in final_evaluations(config, result_version(run, config)):
-        if evaluation.split == split:
-            for name, successes in _success_by(evaluation.file(run), unit).items():
-                after.setdefault(name, []).extend(successes)
-    before = _success_by(run.evaluation_file(0, split), "task_id")
-    metrics = read_metrics(run)
-    times = ("time/wait_s", "time/train_s", "time/publish_s")
+    final = final_evaluations(config, result_version(run, config))
+    units = read_units([evaluation.file(run) for evaluation in final if evaluation.split == split], unit)
+    return outcome_of(read_metrics(run), units, read_units([run.evaluation_file(0, split)], "task_id"))
+
+
+def outcome_of(metrics: Sequence[Mapping[str, float]], units: dict[str, float], before: Mapping[str, float]) -> Outcome:
+    """Of the iterations that these lines are of. before: share of each held-out task done by version 0."""
     return Outcome(
-        {name: sum(values) / len(values) for name, values in after.items()},
-        sum(sum(values) for values in before.values()) / sum(len(values) for values in before.values()),
+        units,
+        sum(before.values()) / len(before),
         sum(line["rollout/num_rollouts"] for line in metrics),
         sum(line["rollout/num_rollouts"] * line["rollout/action_tokens"] for line in metrics),
         sum(line["policy/num_steps"] for line in metrics),
-        sum(line[name] for line in metrics for name in times),
+        sum(map(_seconds_of, metrics)),
     )
+
+
+def read_units(figures: Sequence[Path], unit: str) -> dict[str, float]:
+    """Share of tasks done by what is independent, of one or more evaluations, whose figures' files these are."""
+    found: dict[str, list[bool]] = {}
+    for file in figures:
+        for name, successes in _success_by(file, unit).items():
+            found.setdefault(name, []).extend(successes)
+    return {name: sum(values) / len(values) for name, values in found.items()}
+
+
+def version_after(run: RunDir, seconds: float) -> int:
+    """The policy version that a run had published after so many seconds of training."""
+    spent, version = 0.0, 0
+    for line in read_metrics(run):
+        spent += _seconds_of(line)
+        if spent > seconds:
+            break
+        version += 1
+    return version
+
+
+def _seconds_of(line: Mapping[str, float]) -> float:
+    return line["time/wait_s"] + line["time/train_s"] + line["time/publish_s"]
 
 
 def _success_by(figures: Path, column: str) -> dict[str, list[bool]]:

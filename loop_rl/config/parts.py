@@ -150,6 +150,16 @@ def refuse_unread(config: Any) -> None:
             f"algorithm.objective: {config.algorithm.objective} compares with the policy that sampled, and sampler.source: "
             f"{config.sampler.source} is no such policy's of this iteration; take likelihood"
         )
+    if "value" in advantage.reads and config.algorithm.critic_warmup_iterations >= config.trainer.num_iterations:
+        raise ValueError(
+            f"algorithm.critic_warmup_iterations ({config.algorithm.critic_warmup_iterations}) leaves nothing of "
+            f"trainer.num_iterations ({config.trainer.num_iterations}) to the policy"
+        )
+    if config.sampler.source == "search" and not objective.compares_pairs:
+        raise ValueError(
+            f"sampler.source: search finds pairs of actions, and algorithm.objective: {config.algorithm.objective} compares none; take "
+            "algorithm.advantage: pair and algorithm.objective: preference"
+        )
     if objective.compares_pairs:
         _refuse_odd_pairs(config)
     if config.trainer.sequence_parallel_size > 1 and objective.needs_whole_sequences:

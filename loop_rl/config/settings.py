@@ -76,13 +76,18 @@ class AgentConfig(Section):
 class SamplerConfig(Section):
     """What is rolled out for one iteration."""
 
-    source: Literal["groups", "demonstrations", "rejection"] = "groups"
+    source: Literal["groups", "demonstrations", "rejection", "search"] = "groups"
     """Where rollouts come from: `groups` of the newest policy; or a data set that is gathered first and then gone through in shuffled
-    epochs: `demonstrations`, solutions that the environment knows, or `rejection`, rollouts of the untouched policy."""
+    epochs: `demonstrations`, solutions that the environment knows; `rejection`, rollouts of the untouched policy; `search`, pairs of
+    its actions from trees of such rollouts."""
     temperatures: list[float] = Field([])
     """With `rejection`: every task is tried at each of them; empty: at agent.temperature. Paper: 0.05, 0.10, ... 1.00."""
     attempts: int = Field(1, ge=1)
     """With `rejection`: how often at each, at most; no more once one has succeeded. Paper: until one has, for 8 hours."""
+    searches: int = Field(30, ge=2)
+    """With `search`: episodes of each task. Paper: at most 30."""
+    exploration: float = Field(1.0, ge=0)
+    """With `search`: c of the upper confidence bound; 0 follows what was best so far. Paper: not said."""
     tasks_per_iteration: int = Field(40, ge=1)
     """Groups per iteration. Released: 40."""
     rollouts_per_task: int = Field(6, ge=2)
@@ -233,6 +238,10 @@ class EvaluationConfig(Section):
     """How often a version is evaluated on it; the mean counts. Released: 2."""
     temperature: float = Field(1.0, ge=0, le=2)
     """Sampling temperature of evaluation episodes; 0 is greedy, else from 0.01 on, as in training."""
+    top_p: float = Field(1.0, gt=0, le=1)
+    """In evaluation episodes, tokens are sampled from the likeliest ones that have this share of the probability together."""
+    top_k: int = Field(0, ge=0)
+    """In evaluation episodes, tokens are sampled from so many of the likeliest ones; 0: from all."""
     endpoint: str = Field("", pattern=r"^(https?://.+)?$")
     """Base URL, with `/v1`, of an OpenAI-compatible endpoint to evaluate instead of a model of ours; `model.path` is then
     the name that it knows. Refused in training: an endpoint gives no token ids."""
@@ -289,6 +298,11 @@ class Config(Section):
             raise ValueError(
                 f"evaluation.temperature ({self.evaluation.temperature}): below 0.01 vLLM samples at 0.01 without a word; set 0 for "
                 "greedy decoding, or at least 0.01"
+            )
+        if self.evaluation.temperature == 0 and (self.evaluation.top_p < 1 or self.evaluation.top_k):
+            raise ValueError(
+                f"evaluation.top_p ({self.evaluation.top_p}) and evaluation.top_k ({self.evaluation.top_k}) have no effect with "
+                "evaluation.temperature: 0, which takes the likeliest token"
             )
         if self.trainer.logprob_chunk_tokens > self.trainer.max_tokens_per_microbatch:
             raise ValueError(
@@ -353,12 +367,7 @@ class Config(Section):
 
     def _refuse_what_a_data_set_has_not(self) -> None:
         sampler, default = self.sampler, SamplerConfig()
-        without_effect = {
-            "groups": ["temperatures", "attempts"],
-            "demonstrations": [*_OF_GROUPS, "temperatures", "attempts"],
-            "rejection": _OF_GROUPS,
-        }[sampler.source]
-        for name in without_effect:
+        for name in (name for source, names in _ONLY_OF.items() if source != sampler.source for name in names):
             if getattr(sampler, name) != getattr(default, name):
                 raise ValueError(
                     f"sampler.{name} ({getattr(sampler, name)}) has no effect with sampler.source: {sampler.source}"
@@ -374,5 +383,9 @@ class Config(Section):
             )
 
 
-_OF_GROUPS = ["rollouts_per_task", "max_staleness", "over_stale", "cut_off_at", "drop_uniform", "curriculum"]
-"""Settings of the sampler that only `source: groups` has."""
+_ONLY_OF = {
+    "groups": ["rollouts_per_task", "max_staleness", "over_stale", "cut_off_at", "drop_uniform", "curriculum"],
+    "rejection": ["temperatures", "attempts"],
+    "search": ["searches", "exploration"],
+}
+"""Settings of the sampler that only one source has."""

@@ -51,7 +51,7 @@ class Turn:
     logprobs: list[float]
     """log pi_behaviour of each action token, under the distribution it was really sampled from."""
     policy_version: int
-    """Version of the policy that sampled this turn; one request is answered by one adapter."""
+    """Version of the policy that sampled this turn; one request is answered by one adapter. -1: none did, it was demonstrated."""
     action_text: str
     executed: str
     """What the environment carried out: of AppWorld the code, of a game the action's name; empty where it did nothing."""
@@ -76,7 +76,8 @@ class Rollout:
     group_id: int
     """Number of the group, counted from 0 as they begin; the K rollouts of a group share it."""
     iteration: int
-    """Training iteration that trains on it; -1 in evaluation, and until the sampler has assigned the group to one."""
+    """Training iteration that trains on it, of several the first; -1 in evaluation, and until the sampler has assigned the group to
+    one."""
     task_id: str
     family: str
     """Tasks of one family differ in details only; AppWorld calls it a scenario."""

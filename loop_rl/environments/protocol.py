@@ -189,6 +189,11 @@ class Environment(ABC):
         there is nothing to fail."""
         return None
 
+    @classmethod
+    def has_failed(cls, turn: TextTurn) -> bool:
+        """Whether a turn ended in an error. Here: its text held no action that the environment knows."""
+        return not turn.valid
+
     def typed(self, text: str) -> str:
         """What a person typed as an action (`loop_rl play`), as the policy would have written it."""
         return text

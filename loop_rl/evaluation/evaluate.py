@@ -79,10 +79,10 @@ async def evaluate(run: RunDir, config: Config, what: Evaluation, urls: list[str
     ]
     if config.evaluation.endpoint:
         chat = MessageChat(config.agent)
-        client = Endpoint(config.evaluation.endpoint, config.model.path)
+        client = Endpoint(config.evaluation.endpoint, config.model.path, sampling=_sampling(config))
     else:
         chat = Chat.from_pretrained(config.model.path, config.agent)
-        client = PolicyClient.of_run(run, config, urls, chat.end_of_turn_id)
+        client = PolicyClient.of_run(run, config, urls, chat.end_of_turn_id, _sampling(config))
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as progress:
@@ -112,6 +112,14 @@ async def evaluate(run: RunDir, config: Config, what: Evaluation, urls: list[str
         piece.unlink()
     pieces.rmdir()
     return figures
+
+
+def _sampling(config: Config) -> dict[str, float]:
+    """What the config says beside the temperature; what it leaves open is left out, as not every endpoint knows it."""
+    settings = config.evaluation
+    return ({"top_p": settings.top_p} if settings.top_p < 1 else {}) | (
+        {"top_k": settings.top_k} if settings.top_k else {}
+    )
 
 
 def _behaviour(environment: Environment, rollouts: Sequence[Rollout], usages: Sequence[Usage]) -> dict[str, int]:

@@ -169,9 +169,14 @@ def advantage_of(run: RunDir, rollout: Rollout) -> tuple[Column, str]:
         raise ConfigError(
             f"{rollout.rollout_id}: not trained on yet, and what a penalty takes off its reward is known only then"
         )
+    estimator = make_part(ADVANTAGE, run.config)
+    if estimator.reads:
+        raise ConfigError(
+            f"{rollout.rollout_id}: not trained on yet, and what the critic expects of it is known only then"
+        )
     group = read_group(run.group_file(rollout.group_id))
     index = [other.rollout_id for other in group.rollouts].index(rollout.rollout_id)
-    return make_part(ADVANTAGE, run.config)(group.rollouts)[index]["advantage"], "not trained on yet"
+    return estimator(group.rollouts)[index]["advantage"], "not trained on yet"
 
 
 def loss_table(tokens: list[TokenLoss], texts: list[str], title: str) -> Table:

@@ -27,7 +27,7 @@ from loop_rl.config.settings import Config
 from loop_rl.environments.protocol import Environment, EnvironmentFailed, ScoringError, Task
 from loop_rl.machine.command import run_async, run_command
 from loop_rl.sampling.collect import collect
-from loop_rl.sampling.sources import demonstrations, rejection
+from loop_rl.sampling.sources import demonstrations, rejection, search
 from loop_rl.sampling.sources.dataset import NothingToLearn
 from loop_rl.sampling.sources.groups import Dispatcher, StalenessError
 from loop_rl.serving.client import PolicyClient
@@ -129,6 +129,8 @@ async def _main(run: RunDir, config: Config, urls: list[str]) -> None:
             await demonstrations.gather(run, config, tasks, environment, chat)
         elif config.sampler.source == "rejection":
             await rejection.gather(run, config, tasks, environment, chat, policy)
+        elif config.sampler.source == "search":
+            await search.gather(run, config, tasks, environment, chat, policy)
         else:
             await sample_groups(run, config, tasks, environment, chat, policy)
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -42,6 +42,7 @@ class PolicyClient:
     secret: what the servers ask for, see `loop_rl.store.secret.secret`.
     full_weights: the servers hold one version each, as with `model.lora: null`.
     patience_s: seconds that a request waits for a server while none is in service.
+    sampling: more of vLLM's sampling parameters, for every request, such as top_p.
     """
 
     def __init__(
@@ -53,11 +54,13 @@ class PolicyClient:
         *,
         full_weights: bool = False,
         patience_s: float = 900.0,
+        sampling: Mapping[str, float] | None = None,
     ) -> None:
         self._urls = urls
         self._stop_token_id = stop_token_id
         self._logs = logs
         self._secret = secret
+        self._sampling = dict(sampling or {})
         self._full_weights = full_weights
         self._patience_s = patience_s
         # What a server must hold to be in service. Until a version is loaded, whole models are taken as they are.
@@ -68,8 +71,15 @@ class PolicyClient:
         self.num_generated_tokens = 0
 
     @classmethod
-    def of_run(cls, run: RunDir, config: Config, urls: Sequence[str], stop_token_id: int) -> PolicyClient:
-        """The client of a run's servers."""
+    def of_run(
+        cls,
+        run: RunDir,
+        config: Config,
+        urls: Sequence[str],
+        stop_token_id: int,
+        sampling: Mapping[str, float] | None = None,
+    ) -> PolicyClient:
+        """The client of a run's servers. sampling: as for the class."""
         return cls(
             urls,
             stop_token_id,
@@ -77,6 +87,7 @@ class PolicyClient:
             secret_of(run),
             full_weights=config.model.lora is None,
             patience_s=config.server.start_timeout_s,
+            sampling=sampling,
         )
 
     async def __aenter__(self) -> Self:
@@ -111,6 +122,7 @@ class PolicyClient:
             "prompt": prompt_ids,
             "max_tokens": max_tokens,
             "temperature": temperature,
+            **self._sampling,
             "seed": seed,
             "stop_token_ids": [self._stop_token_id],
             "logprobs": 0,

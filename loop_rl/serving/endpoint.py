@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -55,13 +55,16 @@ class Endpoint:
     """An endpoint that answers chat completions, in place of `loop_rl.serving.client.PolicyClient`. An async context manager.
 
     url: up to and with `/v1`; model: the name that the endpoint knows; num_attempts: of a request that fails, the default
-    waits about a minute for a busy or rate-limited service.
+    waits about a minute for a busy or rate-limited service; sampling: more of its sampling parameters, such as top_p.
     """
 
-    def __init__(self, url: str, model: str, num_attempts: int = 8) -> None:
+    def __init__(
+        self, url: str, model: str, num_attempts: int = 8, sampling: Mapping[str, float] | None = None
+    ) -> None:
         self._url = url.rstrip("/")
         self._model = model
         self._num_attempts = num_attempts
+        self._sampling = dict(sampling or {})
 
     async def __aenter__(self) -> Self:
         headers = {"Authorization": f"Bearer {os.environ[API_KEY]}"} if os.environ.get(API_KEY) else {}
@@ -85,6 +88,7 @@ class Endpoint:
             "messages": [_message(item) for item in prompt_ids],
             "max_tokens": max_tokens,
             "temperature": temperature,
+            **self._sampling,
             "seed": seed,
         }
         try:

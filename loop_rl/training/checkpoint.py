@@ -3,6 +3,7 @@
     checkpoints/step-000012/   state after 12 iterations, the one that policy version 12 shows the world
         engine/                DeepSpeed: trained weights, float32 master weights, optimiser; a frozen base is left out
         rng-rank-000.pt        random generators of each rank
+        critic.pt              its weights and optimiser, where there is one
         state.json             version, number of ranks, ZeRO stage
     policy/v000012/            the adapter of that version, or where all weights are trained the whole model
 
@@ -43,6 +44,8 @@ def save_checkpoint(trainer: Trainer, run: RunDir, version: int, keep: int) -> P
     dist.barrier()
     trainer.engine.save_checkpoint(str(unfinished), tag="engine", save_latest=False, exclude_frozen_parameters=True)
     torch.save(_rng_state(), unfinished / f"rng-rank-{trainer.rank:03d}.pt")
+    if trainer.is_main and trainer.critic:
+        torch.save(trainer.critic.state_dict(), unfinished / "critic.pt")
     if trainer.is_main:
         state = {"version": version, "num_ranks": trainer.num_ranks, "zero_stage": trainer.config.trainer.zero_stage}
         (unfinished / "state.json").write_text(json.dumps(state))
@@ -75,6 +78,8 @@ def load_checkpoint(trainer: Trainer, folder: Path) -> int:
         if state[name] != value:
             raise ConfigError(f"{folder}: saved with {name}={state[name]}, cannot be resumed with {name}={value}")
     trainer.engine.load_checkpoint(str(folder), tag="engine", load_module_strict=False)
+    if trainer.critic:
+        trainer.critic.load_state_dict(torch.load(folder / "critic.pt", map_location=trainer.accelerator.device))
     # weights_only=False: a file of our own, with Python's and numpy's generator states.
     _set_rng_state(torch.load(folder / f"rng-rank-{trainer.rank:03d}.pt", weights_only=False))
     return state["version"]

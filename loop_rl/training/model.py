@@ -33,6 +33,8 @@ class PolicyModel(nn.Module):
         super().__init__()
         self.llm = llm
         self.head = LogprobHead(llm.get_output_embeddings(), temperature, chunk_tokens, LogitRule.of(llm.config))
+        self.hidden_NH: Tensor | None = None
+        """Hidden states that the last forward predicted the targets from, without gradient; for a critic."""
 
     @property
     def config(self) -> PretrainedConfig:
@@ -64,8 +66,9 @@ class PolicyModel(nn.Module):
             distribution = torch.distributions.Categorical(logits=logits_NV)
             return distribution.log_prob(targets_N), distribution.entropy()
         decoder = model.base_model  # without the output head
-        hidden_BTH = decoder(**inputs).last_hidden_state
-        return self.head(hidden_BTH[rows_N, positions_N], targets_N, entropy_gradient)
+        hidden_NH = decoder(**inputs).last_hidden_state[rows_N, positions_N]
+        self.hidden_NH = hidden_NH.detach()
+        return self.head(hidden_NH, targets_N, entropy_gradient)
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """What a checkpoint holds: the trained parameters. DeepSpeed, asked to leave frozen ones out, leaves each out

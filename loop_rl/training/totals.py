@@ -34,6 +34,8 @@ class Totals:
 
     loss: float = 0.0
     """Sum over rollouts."""
+    value_loss: float = 0.0
+    """Likewise, of a critic."""
     tokens: TokenSums = field(default_factory=TokenSums)
     mismatch_sum: float = 0.0
     mismatch_max: float = 0.0
@@ -81,6 +83,7 @@ class Totals:
     def __add__(self, other: Totals) -> Totals:
         return Totals(
             self.loss + other.loss,
+            self.value_loss + other.value_loss,
             self.tokens + other.tokens,
             self.mismatch_sum + other.mismatch_sum,
             max(self.mismatch_max, other.mismatch_max),

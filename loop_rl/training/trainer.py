@@ -21,6 +21,7 @@ from transformers import PreTrainedModel
 
 from loop_rl.algorithms.aggregation import Size, policy_loss
 from loop_rl.algorithms.protocols import COMPUTED, Objective
+from loop_rl.config.parts import ADVANTAGE, make_part
 from loop_rl.config.settings import Config
 from loop_rl.data.samples import Sample
 from loop_rl.training.batching import (
@@ -32,6 +33,7 @@ from loop_rl.training.batching import (
     shuffled_minibatches,
     size_of,
 )
+from loop_rl.training.critic import Critic, explained_variance
 from loop_rl.training.engine import limit_collectives, make_accelerator, peak_memory
 from loop_rl.training.model import PolicyModel, load_llm, trainable
 from loop_rl.training.schedule import learning_rate
@@ -68,6 +70,10 @@ class Trainer:
         )
         self.engine, _ = self.accelerator.prepare(policy, optimizer)
         limit_collectives(timedelta(seconds=config.trainer.collective_timeout_s))
+        self.critic: Critic | None = None
+        """Where `algorithm.advantage` reads its values."""
+        if "value" in make_part(ADVANTAGE, config).reads:
+            self.critic = Critic(config, model.config.get_text_config().hidden_size, self.accelerator.device)
 
     @property
     def rank(self) -> int:
@@ -107,6 +113,7 @@ class Trainer:
             learning_rate: of the iteration.
             grad_norm, grad_norm_max: mean and largest global gradient norm of the steps, before clipping.
             num_steps, num_rollouts, num_tokens, num_action_tokens: of the iteration, each epoch counted.
+            value_loss, explained_variance: of a critic: its squared error, and that of the values at the iteration's start.
             stopped_by_kl: 1 when `algorithm.max_iteration_kl` ended it, else 0; absent where that is 0.
             tokens_per_s: num_tokens per second over all ranks.
             peak_memory_gib: most memory that any one rank has used so far: of its GPU, without one resident in RAM.
@@ -128,13 +135,25 @@ class Trainer:
         described = objective.describe(
             {name: torch.tensor([x for sample in samples for x in sample.columns[name]]) for name in objective.reads}
         )
+        if self.critic:
+            values, returns = ([x for sample in samples for x in sample.columns[name]] for name in ("value", "return"))
+            described["explained_variance"] = explained_variance(torch.tensor(values), torch.tensor(returns))
         minibatches = self._minibatches(samples, iteration, objective.compares_pairs)
         totals, grad_norms = Totals(), []
         for step, minibatch in enumerate(minibatches):
             # The first step compares the trainer with the sampler, before anything has changed.
             compare_version = iteration if step == 0 else None
             in_last_epoch = step >= len(minibatches) - len(minibatches) // self.config.algorithm.epochs
-            grad_norm = self._step(samples, minibatch, objective, totals, compare_version, in_last_epoch)
+            grad_norm = self._step(
+                samples,
+                minibatch,
+                objective,
+                totals,
+                compare_version,
+                in_last_epoch,
+                critic=self.critic,
+                critic_alone=self.critic is not None and self.critic.learns_alone(iteration),
+            )
             if grad_norm is None:
                 described["stopped_by_kl"] = 1.0
                 minibatches = minibatches[: step + 1]
@@ -155,6 +174,7 @@ class Trainer:
         figures = totals.figures() | described
         figures |= {
             "loss": totals.loss / num_rollouts,
+            **({"value_loss": totals.value_loss / num_rollouts} if self.critic else {}),
             "grad_norm": sum(grad_norms) / max(len(grad_norms), 1),
             "grad_norm_max": max(grad_norms, default=0.0),
             "learning_rate": learning_rate(self.config.trainer, iteration),
@@ -172,7 +192,6 @@ class Trainer:
             for sample, logprobs in zip(without, self.logprobs(without, of_base=name == "reference"), strict=True):
                 sample.columns[name] = logprobs
 
-    @torch.no_grad()
     def logprobs(
         self, samples: Sequence[Sample], own_forward: bool = False, of_base: bool = False
     ) -> list[list[float]]:
@@ -181,16 +200,34 @@ class Trainer:
         own_forward: see `PolicyModel.forward`.
         of_base: under the untouched model, the adapter switched off.
         """
+
+        def logprobs_N(batch: MicroBatch) -> Tensor:
+            with self.llm.disable_adapter() if of_base else contextlib.nullcontext():
+                return self._forward(batch, own_forward)[0]
+
+        return self._of_tokens(samples, logprobs_N)
+
+    def values(self, samples: Sequence[Sample]) -> list[list[float]]:
+        """What the critic expects at the samples' action tokens, the same on every rank."""
+
+        def values_N(batch: MicroBatch) -> Tensor:
+            self._forward(batch)
+            return self.critic.values(self.engine.module.hidden_NH)
+
+        return self._of_tokens(samples, values_N)
+
+    @torch.no_grad()
+    def _of_tokens(self, samples: Sequence[Sample], compute: Callable[[MicroBatch], Tensor]) -> list[list[float]]:
+        """A number for each action token of each sample, of all ranks together; compute: [N] of a micro-batch."""
         totals = Totals()
         everything = list(range(len(samples)))
         for indices in self._plan(samples, everything):
             batch = self._microbatch(samples, indices, (), size_of(samples, everything))
-            with self.llm.disable_adapter() if of_base else contextlib.nullcontext():
-                logprobs_N, entropies_N = self._forward(batch, own_forward)
+            numbers_N = compute(batch)
             if indices:
-                totals.last_epoch |= by_sample(indices, batch, logprobs_N, entropies_N)
-        values = self._over_ranks(totals).last_epoch
-        return [values[index].logprobs for index in everything]
+                totals.last_epoch |= by_sample(indices, batch, numbers_N, numbers_N)
+        found = self._over_ranks(totals).last_epoch
+        return [found[index].logprobs for index in everything]
 
     def rehearse(self, samples: Sequence[Sample], objective: Objective) -> int:
         """Do one optimiser step on these samples on every rank that leaves no trace in weights, optimiser state, figures
@@ -235,24 +272,33 @@ class Trainer:
         totals: Totals,
         compare_version: int | None = None,
         in_last_epoch: bool = False,
+        critic: Critic | None = None,
+        critic_alone: bool = False,
     ) -> float | None:
         """One optimiser step on the mean over a minibatch, given as indices of samples; returns the global gradient
         norm before clipping, or None when `algorithm.max_iteration_kl` forbade the step.
 
         compare_version: add up how trainer and sampler differ on the tokens that this version sampled.
+        critic: learns beside the policy, or alone.
         """
         size = size_of(samples, minibatch)
         plan = self._plan(samples, minibatch, objective.compares_pairs)
         start = "recomputed" if "recomputed" in objective.reads else "behaviour"
+        columns = objective.reads | {"behaviour"} | ({"return"} if critic else set())
         log_ratio_sum, values = 0.0, {}
         for i, indices in enumerate(plan):
-            batch = self._microbatch(samples, indices, objective.reads | {"behaviour"}, size)
+            batch = self._microbatch(samples, indices, columns, size)
             self.engine.set_gradient_accumulation_boundary(i == len(plan) - 1)
-            logprobs_N, entropies_N = self._forward(batch, entropy_gradient=objective.needs_entropies)
-            terms = objective(logprobs_N, replace(batch, entropies_N=entropies_N))
+            with torch.set_grad_enabled(not critic_alone):
+                logprobs_N, entropies_N = self._forward(batch, entropy_gradient=objective.needs_entropies)
+                terms = objective(logprobs_N, replace(batch, entropies_N=entropies_N))
+                loss = policy_loss(terms.objective_N, batch.weights_N)
             entropies_N = entropies_N.detach()
-            loss = policy_loss(terms.objective_N, batch.weights_N)
-            self.engine.backward(loss * self._num_averaged)
+            if not critic_alone:
+                self.engine.backward(loss * self._num_averaged)
+            if critic:
+                value_loss = critic.add_loss(self.engine.module.hidden_NH, batch.columns_N["return"], batch.weights_N)
+                totals.value_loss += value_loss.item() * size.num_rollouts
             if indices:  # a dummy counts nowhere
                 totals.add(loss.item() * size.num_rollouts, terms, entropies_N)
                 log_ratio_sum += (logprobs_N.detach() - batch.columns_N[start]).double().sum().item()
@@ -267,8 +313,12 @@ class Trainer:
         for index in minibatch:  # another rank may have it this time
             totals.last_epoch.pop(index, None)
         totals.last_epoch |= values
-        self.engine.step()
+        if critic:
+            critic.step()
         totals.peak_memory = max(totals.peak_memory, peak_memory())
+        if critic_alone:
+            return 0.0
+        self.engine.step()
         return float(self.engine.get_global_grad_norm())
 
     def _is_too_far(self, log_ratio_mean: float) -> bool:

@@ -104,6 +104,13 @@ def test_an_episode_acts_in_the_world_until_it_is_completed_and_scores_it(play):
     assert len({request["seed"] for request in policy.requests}) == 3
 
 
+def test_a_sparse_reward_asks_for_everything(play):
+    policy = Script(block("apis.supervisor.complete_task(answer='surely wrong')"))
+    by_fraction, sparse = play(policy), play(policy, tasks={"reward": "success"})
+    assert 0 < by_fraction.reward < 1 and sparse.reward == 0
+    assert sparse.passes == by_fraction.passes  # for the reader
+
+
 def test_an_episode_that_forges_its_log_of_api_calls_ends_as_tampered(play):
     policy = Script(
         block("requester.request_tracker.requests.clear()\nprint(1)"), block("apis.supervisor.complete_task()")

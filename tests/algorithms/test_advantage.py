@@ -1,7 +1,11 @@
 import pytest
+import tiny
 from hypothesis import given
 from hypothesis import strategies as st
 
+from loop_rl.algorithms.advantages.critic import gae, rewards_of
+from loop_rl.algorithms.advantages.error_shaped import Advantage as ErrorShaped
+from loop_rl.algorithms.advantages.error_shaped import Settings as ErrorSettings
 from loop_rl.algorithms.advantages.group_mean import group_mean
 from loop_rl.algorithms.advantages.leave_one_out import leave_one_out
 from loop_rl.algorithms.advantages.pair import pair, turn_weights
@@ -98,3 +102,45 @@ def test_turn_weights_are_the_share_of_all_discounts_that_is_still_to_come(num_t
     weights = turn_weights(num_turns, discount)
     assert weights == pytest.approx([sum(discounts[t:]) / sum(discounts) for t in range(num_turns)], rel=1e-6)
     assert weights[0] == pytest.approx(1)
+
+
+def test_gae_by_hand():
+    rewards, values = [0.0, 0.0, 1.0], [0.5, 0.2, 0.6]
+    assert gae(rewards, values, 1.0, 1.0) == pytest.approx([0.5, 0.8, 0.4])  # R - V_t
+    assert gae(rewards, values, 1.0, 0.0) == pytest.approx([-0.3, 0.4, 0.4])  # one step
+    last, before = 0.4, 0.9 * 0.6 - 0.2
+    assert gae(rewards, values, 0.9, 0.8) == pytest.approx(
+        [0.9 * 0.2 - 0.5 + 0.72 * (before + 0.72 * last), before + 0.72 * last, last]
+    )
+
+
+steps = st.lists(st.tuples(st.floats(-1, 1), st.floats(0, 1)), min_size=1, max_size=30)
+
+
+@given(steps, st.floats(0.5, 1))
+def test_with_lambda_1_an_advantage_is_the_discounted_return_less_the_value(steps, gamma):
+    rewards, values = zip(*steps, strict=True)
+    for t, advantage in enumerate(gae(rewards, values, gamma, 1.0)):
+        discounted = sum(gamma ** (u - t) * rewards[u] for u in range(t, len(rewards)))
+        assert advantage == pytest.approx(discounted - values[t], abs=1e-6)
+
+
+def test_every_reward_of_a_rollout_counts_once():
+    (rollout, *_), *_ = (group.rollouts for group in tiny.make_groups(1))
+    for number, turn in enumerate(rollout.turns):
+        turn.reward = 0.1 * (number + 1)
+    assert sum(rewards_of(rollout)) == pytest.approx(rollout.reward)
+    rollout.turns[0].action_ids = []
+    assert sum(rewards_of(rollout)) == pytest.approx(rollout.reward) or not rollout.num_action_tokens
+    assert len(rewards_of(rollout)) == rollout.num_action_tokens
+
+
+def test_turns_that_failed_are_never_encouraged():
+    (first, second, third, *_), *_ = (group.rollouts for group in tiny.make_groups(8) if len(group.rollouts) > 2)
+    first.score, second.score, third.score = 1.0, 0.0, 0.5
+    estimate = ErrorShaped(ErrorSettings())
+    failed = [{"failed": [0.0, 1.0]}] * 3
+    best, worst, middle = (columns["advantage"] for columns in estimate([first, second, third], failed))
+    assert best == pytest.approx([0.5, 0.0])
+    assert worst == pytest.approx([-0.5, -0.6])
+    assert middle == pytest.approx([0.0, -0.2])

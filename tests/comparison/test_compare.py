@@ -12,7 +12,7 @@ import tiny
 
 from loop_rl.comparison import compare
 from loop_rl.comparison.bootstrap import mean_with_interval
-from loop_rl.comparison.outcome import Outcome, read_outcome
+from loop_rl.comparison.outcome import Outcome, read_outcome, version_after
 from loop_rl.config.base import ConfigError
 from loop_rl.config.load import load_config
 from loop_rl.evaluation.selection import is_finished
@@ -97,6 +97,23 @@ def test_an_outcome_is_read_of_a_finished_run_and_one_of_other_settings_is_refus
     assert "1 runs, 1 of them finished" in capsys.readouterr().out
     assert run_command_line([*arguments, "trainer.num_iterations=1", "trainer.learning_rate=0.5"]) == 1
     assert "another config (trainer.learning_rate=0.002 there, 0.5 asked for)" in capsys.readouterr().err
+
+
+def test_the_version_after_some_seconds_is_the_last_one_that_was_published_by_then(tmp_path):
+    run = make_run(tmp_path, after=3)
+    assert [version_after(run, seconds) for seconds in (0.0, 5.9, 6.0, 100.0)] == [0, 0, 1, 1]
+
+
+def test_both_tables_are_written_and_what_is_missing_is_said(tmp_path, capsys):
+    make_run(tmp_path, after=3)
+    out = tmp_path / "table.json"
+    overrides = [f"runs_dir={tmp_path}", "trainer.num_iterations=1"]
+    arguments = ["--bench", "babyai", "--methods", "loop", "--seeds", "1", "--out", str(out), *overrides]
+    assert run_command_line(arguments) == 0
+    tables = json.loads(out.read_text())
+    assert [rows[0]["after"]["mean"] for rows in tables.values()] == [0.75, 0.75]
+    assert "at equal rollouts" in (said := capsys.readouterr().out) and "after equal minutes" in said
+    assert out.with_suffix(".html").stat().st_size > 100_000
 
 
 def run_command_line(arguments: list[str]) -> int:

@@ -123,6 +123,9 @@ PAIRS = ["algorithm.advantage=pair", "algorithm.objective=preference"]
         (["evaluation.more_splits=[test_normal]"], "test_normal repeats a split"),
         (["evaluation.more_splits=[train]"], "evaluation.more_splits: train is none of"),
         (["evaluation.every=5", "evaluation.select_split=moon"], "evaluation.select_split: moon is none of"),
+        (["evaluation.temperature=0", "evaluation.top_k=5"], "have no effect with evaluation.temperature: 0"),
+        ([*DATA, "sampler.source=search"], "sampler.source: search finds pairs of actions"),
+        ([*PAIRS, "sampler.searches=3"], "sampler.searches (3) has no effect with sampler.source: groups"),
         (["sampler.attempts=2"], "sampler.attempts (2) has no effect with sampler.source: groups"),
         ([*DATA, "sampler.max_staleness=0"], "sampler.max_staleness (0) has no effect with sampler.source: rejection"),
         ([*DATA, "sampler.temperatures=[1,3]"], "sampler.temperatures: 3.0 is not between 0.01 and 2"),
@@ -132,6 +135,11 @@ PAIRS = ["algorithm.advantage=pair", "algorithm.objective=preference"]
             "compares with the sampling policy, which sampler.source: rejection has not",
         ),
         (["sampler.source=demonstrations"], "algorithm.objective: clipped compares with the policy that sampled"),
+        (
+            ["algorithm.advantage=critic", "trainer.num_iterations=10"],
+            "algorithm.critic_warmup_iterations (10) leaves nothing of",
+        ),
+        (["algorithm.advantage=critic", "algorithm.min_value=1"], "is not below algorithm.max_value"),
         (["trainer.warmup_iterations=16"], "leaves nothing of trainer.num_iterations (16)"),
         (
             [

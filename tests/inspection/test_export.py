@@ -119,8 +119,8 @@ def load(folder: Path) -> datasets.Dataset:
         ("", "g000000-k0 g000000-k1 g000000-k2 g000001-k0 g000001-k1 g000001-k2"),
         ("--success", "g000000-k2 g000001-k0 g000001-k2"),
         ("--min-reward 0.9 --iterations 1", "g000001-k0 g000001-k1 g000001-k2"),
-        ("--end-reason max_turns --iterations 0-1", "g000000-k0 g000000-k1 g000001-k1"),
-        ("--difficulty 1,2,3 --iterations 0-0", "g000000-k0 g000000-k1 g000000-k2"),
+        ("--end-reason max_turns --iterations 0..1", "g000000-k0 g000000-k1 g000001-k1"),
+        ("--difficulty 1,2,3 --iterations 0..0", "g000000-k0 g000000-k1 g000000-k2"),
     ],
 )
 def test_sft_data_holds_the_rollouts_that_pass_the_filter(export_run, options, expected):
@@ -167,7 +167,7 @@ def test_preferences_are_pairs_of_one_task_whose_rewards_differ_enough(export_ru
         ("sft --min-gap 0.2", "--min-gap has no effect on sft"),
         ("preferences --min-reward 1", "--min-reward has no effect on preferences"),
         ("preferences --min-gap 0", "--min-gap 0.0: expected a difference in reward above 0"),
-        ("sft --iterations 9-3", "--iterations 9-3: expected FIRST-LAST or one number, for example 3-9"),
+        ("sft --iterations 9..3", "--iterations 9..3: expected FIRST..LAST or one number, for example 3..9"),
         ("sft --difficulty 1,hard", "--difficulty 1,hard: expected some of 1, 2, 3"),
         ("sft --iterations 7", "none of 6 rollouts passes the filter"),
     ],

@@ -154,7 +154,7 @@ def test_local_nodes_get_roles_and_every_command_is_shown(launch, tmp_path):
         ("1", "local-1"),
         ("2", "local-2"),
     ]
-    assert result.stdout.count("vllm.entrypoints") == 1 and result.stdout.count("loop_rl.sampling.sampler") == 1
+    assert result.stdout.count("start_vllm") == 1 and result.stdout.count("loop_rl.sampling.sampler") == 1
     assert re.search(
         r"--num_processes 2 --num_machines 2 --machine_rank 1 --main_process_ip '<address of node 1>'", result.stdout
     )
@@ -163,7 +163,7 @@ def test_local_nodes_get_roles_and_every_command_is_shown(launch, tmp_path):
 
 def test_two_inference_nodes_serve_and_the_third_trains(launch):
     result = launch("--local-nodes", "3", "--dry-run", "nodes.inference=2", "nodes.training=1", "server.replicas=2")
-    assert result.stdout.count("vllm.entrypoints") == 4 and result.stdout.count("--host '<its address>'") == 2
+    assert result.stdout.count("start_vllm") == 4 and result.stdout.count("--host '<its address>'") == 2
     assert result.stdout.count("loop_rl.train ") == 1 and "--num_machines" not in result.stdout
 
 

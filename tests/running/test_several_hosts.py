@@ -45,7 +45,7 @@ def head(net, tmp_path_factory, appworld_root):
 
 def test_servers_that_are_killed_come_back_and_a_cable_that_is_pulled_for_a_while_does_no_harm(head, net):
     head.wait_for_training(1)
-    head.kill("vllm.entrypoints")
+    head.kill("start_vllm")
     log = head.run.logs / "vllm-0.log"
     head.wait_until(lambda: log.read_text().count("Application startup complete") == 2)
     head.wait_for_training(2)

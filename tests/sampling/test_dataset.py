@@ -4,8 +4,10 @@ iteration takes of them."""
 import asyncio
 import json
 import os
+from dataclasses import replace
 
 import pytest
+import tiny
 from hypothesis import given
 from hypothesis import strategies as st
 from served import SECRET, served_config
@@ -13,8 +15,10 @@ from served import SECRET, served_config
 from loop_rl.agents.chat import Chat
 from loop_rl.agents.policy import ContextFull
 from loop_rl.config.parts import ENVIRONMENT, make_part
-from loop_rl.sampling.sources import demonstrations, rejection
+from loop_rl.data.rollout import Rollout, Turn
+from loop_rl.sampling.sources import demonstrations, rejection, search
 from loop_rl.sampling.sources.dataset import NothingToLearn, groups_of
+from loop_rl.sampling.sources.search import Tree, one_turn
 from loop_rl.serving.client import PolicyClient
 from loop_rl.store.rollout_files import read_group, read_rollouts
 from loop_rl.store.run_dir import RunDir
@@ -24,7 +28,10 @@ pytestmark = pytest.mark.slow(15)
 IMITATION = {"advantage": "imitate", "filter": "successful", "objective": "likelihood"}
 
 
-def make_run(folder, served_model, source: dict, **tasks) -> RunDir:
+PREFERENCE = {"advantage": "pair", "turn_discount": None, "objective": "preference"}
+
+
+def make_run(folder, served_model, source: dict, algorithm: dict = IMITATION, **tasks) -> RunDir:
     config = served_config(
         served_model,
         name="gathered",
@@ -32,7 +39,7 @@ def make_run(folder, served_model, source: dict, **tasks) -> RunDir:
         tasks={"environment": "babyai", "levels": ["goto"], "train_tasks": 12, "num_workers": 6} | tasks,
         agent={"max_turns": 20, "max_context_tokens": 2048, "max_new_tokens": 12},
         sampler={"tasks_per_iteration": 5} | source,
-        algorithm=IMITATION,
+        algorithm=algorithm,
         trainer={"num_iterations": 4},
         evaluation={"split": "test"},
     )
@@ -89,7 +96,7 @@ def test_demonstrations_are_done_in_the_environment_and_learnt_from_in_epochs(tm
 def test_a_script_begins_again_with_the_conversation_and_ends_where_there_is_no_room(served_model):
     run_config = served_config(served_model)
     chat = Chat.from_pretrained(run_config.model.path, run_config.agent)
-    policy = demonstrations.Scripted(chat, ["one", "two"])
+    policy = demonstrations.scripted(chat, ["one", "two"])
 
     async def say(prompt: list[int], room: int = 50) -> str:
         return chat.action_text((await policy.sample(prompt, room, 1.0, 0, None)).token_ids)
@@ -132,3 +139,67 @@ def test_nothing_that_succeeded_is_nothing_to_learn(tmp_path, served_model):
     with pytest.raises(NothingToLearn, match="none of 12 rollouts did its task"):
         asyncio.run(demonstrations.gather(run, run.config, environment.training_tasks(), environment, chat))
     assert not run.iteration_file(0).exists() and len(list(run.unfinished_rollouts.glob("*.parquet"))) == 12
+
+
+def searched(actions: str, reward: float) -> Rollout:
+    """An episode that read nothing but its prompt, and wrote a token a turn."""
+    turns = [
+        Turn([1, 2] if number == 0 else [3], [ord(action)], [-1.0], 0, action, "", "")
+        for number, action in enumerate(actions)
+    ]
+    (rollout, *_), *_ = (group.rollouts for group in tiny.make_groups(1))
+    return replace(rollout, rollout_id="r", turns=turns, score=reward)
+
+
+def test_a_search_leaves_the_tree_where_two_actions_are_not_known_yet():
+    tree = Tree(exploration=1.0)
+    assert tree.select() == []
+    tree.add(searched("abc", 1.0))
+    assert tree.select() == []  # one action is known
+    tree.add(searched("xyz", 0.0))
+    (best,) = tree.select()
+    assert best.turn.action_text == "a" and not best.is_end
+    tree.add(searched("abd", 0.5))  # b becomes known
+    assert best.visits == 2 and best.value == 0.75
+    # Q + c sqrt(log N / (1 + n)): 0.75 + sqrt(log 3 / 3) = 1.36 against sqrt(log 3 / 2) = 0.74.
+    assert [node.turn.action_text for node in tree.select()] == ["a"]
+    for _ in range(3):
+        tree.visit_again([best])
+    assert best.visits == 5 and tree.root.visits == 6 and best.value == 0.75
+
+
+def test_pairs_are_two_actions_after_the_same_beginning_and_train_on_these_alone():
+    tree = Tree(exploration=1.0)
+    for actions, reward in (("ab", 1.0), ("xy", 0.0), ("ac", 0.0), ("acd", 0.5), ("xz", 0.0)):
+        tree.add(searched(actions, reward))
+    pairs = [(better.turn.action_text, worse.turn.action_text) for better, worse in tree.pairs()]
+    assert pairs == [("a", "x")]  # after "a" only "c" is known, after "x" both are worth the same
+    tree.add(searched("ab", 1.0))
+    _, second = tree.pairs()
+    assert [node.turn.action_text for node in second] == ["b", "c"]
+    rollout = one_turn(second[0], 9, 0)
+    (sample,) = rollout.samples()
+    assert sample.token_ids == [1, 2, ord("a"), 3, ord("b")] and sample.action_mask == [False] * 4 + [True]
+    assert (rollout.group_id, rollout.reward) == (9, 1.0)
+
+
+def test_searches_that_all_end_alike_are_nothing_to_prefer(tmp_path, served_model, vllm_url):
+    source = {"source": "search", "searches": 3}
+    run = make_run(tmp_path, served_model, source, PREFERENCE, max_steps=2)
+    config, environment = run.config, make_part(ENVIRONMENT, run.config)
+    chat = Chat.from_pretrained(config.model.path, config.agent)
+    tasks = environment.training_tasks()[:4]
+
+    async def gather() -> None:
+        async with PolicyClient.of_run(run, config, [vllm_url], chat.end_of_turn_id) as policy:
+            await search.gather(run, config, tasks, environment, chat, policy)
+
+    # Whatever this policy says, it walks forward.
+    with pytest.raises(NothingToLearn, match="no two actions led to different rewards"):
+        asyncio.run(gather())
+    searches = [rollout for path in run.unfinished_rollouts.glob("*.parquet") for rollout in read_rollouts(path)]
+    assert {rollout.group_id for rollout in searches} == {0, 1, 2, 3}
+    by_id = {rollout.rollout_id: rollout for rollout in searches}
+    third, others = by_id["g000000-k2"], [by_id["g000000-k0"], by_id["g000000-k1"]]
+    # The third goes on from one of the first two: the world was made anew by doing the same again.
+    assert third.turns[0].action_ids in [other.turns[0].action_ids for other in others]

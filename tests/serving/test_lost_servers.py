@@ -101,6 +101,7 @@ def test_scoring_is_done_again_when_the_scorer_is_killed(runner, environment, ta
         async with environment._worlds.pool.world(task.task_id, name) as world:
             await world.execute(f"{LONG}apis.supervisor.complete_task()")
         expected = await environment._worlds.scorer.score(task.task_id, name)
+        environment._worlds.scorer._remembered.clear()
         processes = environment._worlds.scorer._processes
         while not (ready := processes._free.qsize()):
             await asyncio.sleep(0.05)

@@ -54,6 +54,12 @@ class Args:
     turn_discount: float | None = None
     beta: float = 0.1
     preferred_to: str = "recomputed"
+    gamma: float = 1.0
+    gae_lambda: float = 1.0
+    critic_learning_rate: float = 1e-4
+    critic_warmup_iterations: int = 10
+    min_value: float = 0.0
+    max_value: float = 1.0
 
 
 def sequences(rollout: Rollout) -> list[tuple[list[int], list[int], list[float], list[int]]]:
@@ -205,8 +211,38 @@ def charges_of(own: dict, of_base: dict, args: Args) -> dict[str, float]:
     }
 
 
-def loop_update(model: nn.Module, groups: list[Group], iteration: int, args: Args) -> tuple[dict, dict]:
-    """One iteration's update of the model's trainable weights, in place, with a fresh AdamW.
+def variance(values: list[float]) -> float:
+    """Of a population."""
+    mean = sum(values) / len(values)
+    return sum((value - mean) ** 2 for value in values) / len(values)
+
+
+def hidden_states(model: nn.Module, rollout: Rollout) -> torch.Tensor:
+    """[tokens, width], what a critic sees of each action token."""
+    found = []
+    for tokens, places, _, _ in sequences(rollout):
+        with torch.no_grad():
+            states = model(input_ids=torch.tensor([tokens]), output_hidden_states=True).hidden_states[-1][0]
+        found += [states[place - 1] for place in places]
+    return torch.stack(found)
+
+
+def critic_advantages(rollout: Rollout, values: list[float], args: Args) -> list[float]:
+    """A_t, the sum over all later tokens u of (gamma lambda)^(u - t) (r_u + gamma V_(u+1) - V_u)."""
+    rewards = []
+    for turn in rollout.turns:
+        rewards += [0.0] * (len(turn.action_ids) - 1) + [turn.reward]
+    rewards[-1] += rollout.score
+    following = [*values[1:], 0.0]
+    deltas = [r + args.gamma * after - v for r, after, v in zip(rewards, following, values, strict=True)]
+    decay = args.gamma * args.gae_lambda
+    return [sum(decay ** (u - t) * deltas[u] for u in range(t, len(deltas))) for t in range(len(deltas))]
+
+
+def loop_update(
+    model: nn.Module, groups: list[Group], iteration: int, args: Args, critic: nn.Module | None = None
+) -> tuple[dict, dict]:
+    """One iteration's update of the model's trainable weights, and of the critic's, in place, each with a fresh AdamW.
 
     Returns the figures, and the last epoch's log-probabilities and entropies by the id of the rollout.
     """
@@ -214,7 +250,20 @@ def loop_update(model: nn.Module, groups: list[Group], iteration: int, args: Arg
     charges = charges_of(start, of_base, args)
 
     # Advantage: A_k = R_k - mean of the others' rewards, or another one; and the filter.
-    rollouts, advantages = choose(groups, charges, args)
+    returns, first_values = {}, {}
+    if critic:
+        rollouts = [rollout for group in groups for rollout in group.rollouts]
+        advantages = []
+        for rollout in rollouts:
+            with torch.no_grad():
+                values = critic(hidden_states(model, rollout)).flatten().clamp(args.min_value, args.max_value).tolist()
+            advantages.append(critic_advantages(rollout, values, args))
+            first_values[rollout.rollout_id] = values
+            returns[rollout.rollout_id] = [a + v for a, v in zip(advantages[-1], values, strict=True)]
+        critic_optimizer = torch.optim.AdamW(critic.parameters(), lr=args.critic_learning_rate, weight_decay=0.0)
+    else:
+        rollouts, advantages = choose(groups, charges, args)
+    value_losses = []
     if args.objective == "preference":
         return preference_update(model, rollouts, advantages, start, of_base, iteration, args)
 
@@ -230,7 +279,7 @@ def loop_update(model: nn.Module, groups: list[Group], iteration: int, args: Arg
     ]
     for minibatch in minibatches:
         optimizer.zero_grad()
-        loss, log_ratio_sum, seen = 0.0, 0.0, {}
+        loss, value_loss, log_ratio_sum, seen = 0.0, 0.0, 0.0, {}
         num_minibatch_tokens = sum(rollouts[index].num_action_tokens for index in minibatch)
         for index in minibatch:
             rollout = rollouts[index]
@@ -239,8 +288,14 @@ def loop_update(model: nn.Module, groups: list[Group], iteration: int, args: Arg
             reference = behaviour if args.ratio_to == "behaviour" else start[rollout.rollout_id]
             importance = importance_of(reference, behaviour, args)
             terms = []
+            if critic:
+                errors = critic(hidden_states(model, rollout)).flatten() - torch.tensor(returns[rollout.rollout_id])
+                value_loss = value_loss + mean_over_minibatch(
+                    list(errors**2), turns, args, len(minibatch), num_minibatch_tokens
+                )
             for t, logprob in enumerate(logprobs):
-                term, ratio, is_clipped = token_term(t, args, logprobs, reference, importance, advantages[index], turns)
+                advantage = advantages[index][t] if critic else advantages[index]
+                term, ratio, is_clipped = token_term(t, args, logprobs, reference, importance, advantage, turns)
                 entropy = -(distributions[t].exp() * distributions[t]).sum()
                 if args.kl_coefficient and args.kl_in == "loss":
                     kl = divergence(logprob, of_base[rollout.rollout_id][t], args.kl_estimator)
@@ -265,6 +320,15 @@ def loop_update(model: nn.Module, groups: list[Group], iteration: int, args: Arg
             stopped = True
             break
         tokens |= seen
+        if critic:
+            critic_optimizer.zero_grad()
+            value_loss.backward()
+            nn.utils.clip_grad_norm_(critic.parameters(), args.max_grad_norm)
+            critic_optimizer.step()
+            value_losses.append(value_loss.item() * len(minibatch))
+            if iteration < args.critic_warmup_iterations:
+                grad_norms.append(0.0)
+                continue
         loss.backward()
         grad_norms.append(nn.utils.clip_grad_norm_(weights, args.max_grad_norm).item())
         optimizer.step()
@@ -292,6 +356,16 @@ def loop_update(model: nn.Module, groups: list[Group], iteration: int, args: Arg
             "clip_share": mean(clipped),
             "approx_kl": mean(kls),
         }
+    if critic:
+        figures["value_loss"] = sum(value_losses) / num_rollouts
+        pairs = [
+            (value, target)
+            for rollout_id, values in first_values.items()
+            for value, target in zip(values, returns[rollout_id], strict=True)
+        ]
+        targets = [target for _, target in pairs]
+        errors = [target - value for value, target in pairs]
+        figures["explained_variance"] = 1 - variance(errors) / variance(targets)
     if kls_to_base:
         figures["kl_to_base"] = mean(kls_to_base)
     if args.max_iteration_kl:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
+from loop_rl.algorithms.learning import advantages_of
+from loop_rl.algorithms.protocols import Columns
 from loop_rl.config.load import parse_config
 from loop_rl.config.parts import ADVANTAGE, FILTER, make_part
 from loop_rl.config.settings import Config
@@ -98,13 +101,16 @@ def make_groups(num_groups: int, version: int = 0, window: bool = False) -> list
     ]
 
 
-def kept(groups: list[Group], config: Config | None = None) -> list[tuple[Rollout, dict[str, Column]]]:
-    """The rollouts that are trained on, with their advantages; by default LOOP's."""
+def kept(
+    groups: list[Group], config: Config | None = None, values: Mapping[str, Columns] | None = None
+) -> list[tuple[Rollout, dict[str, Column]]]:
+    """The rollouts that are trained on, with their advantages; by default LOOP's. values: of a critic."""
     config = config or make_config(Path("none"))
-    estimate, is_kept = make_part(ADVANTAGE, config), make_part(FILTER, config)
+    estimator, is_kept = make_part(ADVANTAGE, config), make_part(FILTER, config)
     pairs = []
     for group in groups:
-        for rollout, columns in zip(group.rollouts, estimate(group.rollouts), strict=True):
+        columns_K = advantages_of(estimator, group.rollouts, values or {})
+        for rollout, columns in zip(group.rollouts, columns_K, strict=True):
             if is_kept(rollout, columns):
                 pairs.append((rollout, columns))
     return pairs

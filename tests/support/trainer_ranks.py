@@ -22,6 +22,7 @@ FULL = {"lora": False}
 RECOMPUTED = {"ratio_to": "recomputed"}
 BRAKE = 2.0
 TIED = FULL | {"model": "tied"}
+CRITIC = {"advantage": "critic", "critic_warmup_iterations": 0, "critic_learning_rate": 3e-3}
 # Settings of each case of `update`; "model" is the folder of the model.
 UPDATE_CASES: dict[str, dict] = {
     "zero1": {"zero_stage": 1},
@@ -81,6 +82,14 @@ UPDATE_CASES: dict[str, dict] = {
         "algorithm": {"advantage": "pair", "objective": "preference", "turn_discount": None}
         | {"preferred_to": "reference"},
     },
+    "critic": {"zero_stage": 2, "algorithm": CRITIC},
+    "critic-gae-window": {
+        "zero_stage": 3,
+        "window": True,
+        "algorithm": CRITIC | {"gamma": 0.9, "gae_lambda": 0.8, "min_value": -1.0},
+    },
+    "critic-alone": {"zero_stage": 3, "algorithm": CRITIC | {"critic_warmup_iterations": 3}},
+    "critic-sequence-parallel": {"zero_stage": 2, "algorithm": CRITIC} | SEQUENCE_PARALLEL,
     "short-minibatch-full": {"zero_stage": 2, "algorithm": {"minibatch_mean": "full", "average": "token"}},
     "warmup": {"zero_stage": 2, "warmup_iterations": 1, "learning_rate_schedule": "linear"},
     "brake-zero2": {"zero_stage": 2, "algorithm": {"max_iteration_kl": BRAKE} | RECOMPUTED},
@@ -109,7 +118,7 @@ UPDATE_CASES: dict[str, dict] = {
     "tied-zero3": {"zero_stage": 3, "offload_optimizer": True} | TIED,
     "tied-sequence-parallel-zero2": {"zero_stage": 2} | TIED | SEQUENCE_PARALLEL,
 }
-ONE_RANK_CASES = ["zero2", "zero3", "full-zero2", "tied-zero3", "turn-ratio", "window"]
+ONE_RANK_CASES = ["zero2", "zero3", "full-zero2", "tied-zero3", "turn-ratio", "window", "dmpo", "critic"]
 # Settings of each case of `interrupted` and `resumed`, and of some of `stress`.
 RESUME_CASES = {
     "zero2": {"zero_stage": 2},
@@ -119,7 +128,8 @@ RESUME_CASES = {
     "full-zero2-offload": {"zero_stage": 2, "offload_optimizer": True, "keep_checkpoints": 3} | FULL,
     "full-zero3-sequence-parallel": {"zero_stage": 3} | FULL | SEQUENCE_PARALLEL,
     "tied-zero3-bfloat16": {"zero_stage": 3, "dtype": "bfloat16"} | TIED,
-    "zero3": {"zero_stage": 3},
+    "critic": {"zero_stage": 2, "algorithm": CRITIC},
+    "zero3": {"zero_stage": 3},  # the last one is saved again and again
 }
 STRESS_CASES = [
     "zero2",
@@ -199,8 +209,10 @@ def update(folder: Path) -> None:
         groups = tiny.make_groups(4, window=settings.pop("window", False))
         trainer = new_trainer(folder, **settings)
         penalties = make_parts(PENALTIES, trainer.config)
-        samples = tiny.samples_of(tiny.kept(groups, trainer.config))
+        samples = tiny.samples_of(tiny.kept(groups, trainer.config, known_of(trainer, groups)))
         out = folder / f"{case}-{trainer.num_ranks}"
+        out.mkdir(exist_ok=True)
+        save_critic(trainer, out / "critic-before.pt")
         save_policy(trainer, out / "before")
         steps = []
         objective = objective_of(trainer)
@@ -208,6 +220,7 @@ def update(folder: Path) -> None:
         save_policy(trainer, out / "after")
         logprobs = trainer.logprobs(samples)
         charges = charge_rollouts(trainer, groups, penalties)
+        save_critic(trainer, out / "critic-after.pt")
         if trainer.is_main:
             (out / "charges.json").write_text(json.dumps(charges))
             (out / "logprobs.json").write_text(json.dumps(logprobs))
@@ -228,21 +241,42 @@ def update(folder: Path) -> None:
     trainer.close()
 
 
+def save_critic(trainer, file: Path) -> None:
+    import torch
+
+    if trainer.critic and trainer.is_main:
+        torch.save(trainer.critic.head.state_dict(), file)
+
+
+def samples_for(trainer):
+    import tiny
+
+    groups = tiny.make_groups(4)
+    return tiny.samples_of(tiny.kept(groups, trainer.config, known_of(trainer, groups)))
+
+
+def known_of(trainer, groups):
+    from loop_rl.config.parts import ADVANTAGE, make_part
+    from loop_rl.training.charges import known_columns
+
+    return known_columns(trainer, groups, make_part(ADVANTAGE, trainer.config).reads, lambda turn: not turn.valid)
+
+
 def interrupted(folder: Path) -> None:
     """Two iterations of each case with a checkpoint between them; then checkpoints without end, until killed."""
-    import tiny
 
     from loop_rl.training.checkpoint import save_checkpoint
     from loop_rl.training.publish import publish_policy
 
-    samples = tiny.samples_of(tiny.kept(tiny.make_groups(4)))
     for case, settings in RESUME_CASES.items():
         trainer = new_trainer(folder, **settings)
+        samples = samples_for(trainer)
         trainer.fit(samples, objective_of(trainer), 0)
         save_checkpoint(trainer, RunDir(folder / case), version=1, keep=2)
         draws = draw_random_numbers()
         trainer.fit(samples, objective_of(trainer), 1)
         publish_policy(trainer, RunDir(folder / case), version=2)
+        save_critic(trainer, folder / case / "critic.pt")
         (folder / case / f"draws-{trainer.rank}.json").write_text(json.dumps(draws))
     (folder / f"pid-{trainer.rank}").write_text(str(os.getpid()))
     for version in range(1, 2000):
@@ -251,22 +285,22 @@ def interrupted(folder: Path) -> None:
 
 def resumed(folder: Path) -> None:
     """The second iteration of each case again, from its checkpoint; then from what the kill left."""
-    import tiny
 
     from loop_rl.config.base import ConfigError
     from loop_rl.training.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
     from loop_rl.training.publish import publish_policy, save_policy
     from loop_rl.training.stress import stress_step
 
-    samples = tiny.samples_of(tiny.kept(tiny.make_groups(4)))
     refusals = []
     for case, settings in RESUME_CASES.items():
         trainer = new_trainer(folder, **settings)
         stress_step(trainer, objective_of(trainer))  # as train.py does
+        samples = samples_for(trainer)  # before: they hold what a new critic expects, as the first iteration's did
         version = load_checkpoint(trainer, latest_checkpoint(RunDir(folder / case)))
         draws = draw_random_numbers()
         trainer.fit(samples, objective_of(trainer), version)
         save_policy(trainer, folder / case / "resumed")
+        save_critic(trainer, folder / case / "critic-resumed.pt")
         (folder / case / f"draws-resumed-{trainer.rank}.json").write_text(json.dumps(draws))
         if case in ("zero2", "full-zero2-offload"):
             evaluations = folder / case / "rollouts" / "eval"

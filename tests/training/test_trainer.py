@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from loop_rl.store.rollout_files import write_rollouts
+from loop_rl.training.critic import make_head
 
 pytestmark = pytest.mark.slow(110)
 
@@ -66,8 +67,15 @@ def reference_update(updates):
             llm = AutoModelForCausalLM.from_pretrained(updates / model, dtype=torch.float32)
             if config.model.lora:
                 llm = PeftModel.from_pretrained(llm, updates / "zero2-1" / "before", is_trainable=True)
-            metrics, tokens = reference.loop_update(llm, tiny.make_groups(4, window=window), iteration=0, args=args)
+            critic = None
+            if config.algorithm.advantage == "critic":
+                critic = make_head(llm.config.hidden_size)
+                critic.load_state_dict(torch.load(updates / "critic-1" / "critic-before.pt"))
+            groups = tiny.make_groups(4, window=window)
+            metrics, tokens = reference.loop_update(llm, groups, iteration=0, args=args, critic=critic)
             weights = {name: p.detach() for name, p in llm.named_parameters() if p.requires_grad}
+            if critic:
+                weights |= {f"critic.{name}": p.detach() for name, p in critic.named_parameters()}
             weights = {name.replace(".default", ""): weight for name, weight in weights.items()}
             charges = reference.charges_of(*reference.logprobs_of(llm, tiny.make_groups(4, window=window), args), args)
             done[key] = metrics, tokens, weights, charges
@@ -79,7 +87,10 @@ def reference_update(updates):
 def weights_of(policy):
     """What is trained of a policy that was saved to this folder."""
     (file,) = policy.glob("*.safetensors")
-    return load_file(file)
+    weights = load_file(file)
+    if (critic := policy.with_name(f"critic-{policy.name}.pt")).exists():
+        weights |= {f"critic.{name}": weight for name, weight in torch.load(critic).items()}
+    return weights
 
 
 def result(updates, case, num_ranks):

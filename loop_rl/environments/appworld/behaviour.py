@@ -20,7 +20,7 @@ _ASSUMPTION = re.compile(r"\bassum\w*", re.IGNORECASE)
 _PLACEHOLDER = re.compile(r"dummy", re.IGNORECASE)
 _API = re.compile(r"\bapis\.(\w+)\.(\w+)[ \t]*\(")
 _COMPLETE_TASK = ("supervisor", "complete_task")
-_FAILED = "Execution failed"  # how AppWorld's REPL begins the report of an exception
+FAILED = "Execution failed"  # how AppWorld's REPL begins the report of an exception
 SHOW_API_DOC = "GET /api_docs/api_doc "
 """How `Turn.log` begins a call of show_api_doc."""
 
@@ -100,7 +100,7 @@ def failures(turns: Sequence[TextTurn]) -> tuple[list[int], list[int]]:
     failed, given_up = [], []
     for index, (turn, following) in enumerate(pairwise(turns)):
         tried = apis_in(turn.executed) - {_COMPLETE_TASK}
-        if not tried or not turn.observation.startswith(_FAILED):
+        if not tried or not turn.observation.startswith(FAILED):
             continue
         failed.append(index)
         called = apis_in(following.executed)

@@ -58,6 +58,9 @@ class Settings(Section):
     """What a turn without code does: ends the episode, or is told so and has another try. Released: continue."""
     remind: bool = False
     """Say the task again behind every observation. Released: true."""
+    reward: Literal["fraction", "success"] = "fraction"
+    """What an episode is worth: the fraction of the task's unit tests that pass, or 1 where all of them do and else 0. Paper: the
+    first."""
     difficulties: list[int] = Field([1, 2])
     """Train on tasks of these difficulties. Paper: 1 and 2."""
     execute_timeout_s: float = Field(60.0, gt=0)
@@ -182,6 +185,11 @@ class Environment(protocol.Environment):
     def gave_up(cls, turns: Sequence[TextTurn]) -> int | None:
         return next(iter(behaviour.failures(turns)[1]), None)
 
+    @classmethod
+    def has_failed(cls, turn: TextTurn) -> bool:
+        """It held no code, or its code ended in an exception; of the turn that ends an episode only the first is known."""
+        return not turn.valid or turn.observation.startswith(behaviour.FAILED)
+
     def typed(self, text: str) -> str:
         return text if "```" in text else f"```python\n{text}\n```"
 
@@ -200,6 +208,7 @@ class Episode:
         self._world = world
         self._extract = extract_all_code if settings.blocks == "all" else extract_code
         self._ends_without_code = settings.on_no_code == "end"
+        self._sparse = settings.reward == "success"
         self._reminder = f"\n\nTask: {task.instruction}" if settings.remind else ""
 
     async def step(self, action: str) -> Step:
@@ -215,7 +224,8 @@ class Episode:
     async def score(self) -> Score:
         with _episode_errors():
             score = await self._world.score()
-        return Score(score.reward, score.success, score.passes, score.failures, TAMPERED if score.tampered else "")
+        reward = float(score.success) if self._sparse else score.reward
+        return Score(reward, score.success, score.passes, score.failures, TAMPERED if score.tampered else "")
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
     loop_rl export runs/tiny --to out/adapter adapter                  # PEFT adapter of the newest version
     loop_rl export runs/tiny --to out/model merged --version 12        # one model, an adapter merged into its base
-    loop_rl export runs/tiny --to out/sft sft --success --iterations 3-9
+    loop_rl export runs/tiny --to out/sft sft --success --iterations 3..9
     loop_rl export runs/tiny --to out/sft sft --min-reward 0.8 --end-reason completed --difficulty 1,2
     loop_rl export runs/tiny --to out/pairs preferences --min-gap 0.5 --difficulty 2
 
@@ -64,7 +64,7 @@ def main() -> int:
     parser.add_argument("kind", choices=OPTIONS, help="what to export")
     parser.add_argument("--to", type=Path, required=True, metavar="FOLDER", help="new folder")
     parser.add_argument("--version", type=int, help="policy version (default: newest)")
-    parser.add_argument("--iterations", metavar="FIRST-LAST", help="rollouts of these iterations, as in 3-9 or 3")
+    parser.add_argument("--iterations", metavar="FIRST..LAST", help="rollouts of these iterations, as in 3..9 or 3")
     parser.add_argument("--difficulty", metavar="LIST", help="rollouts of tasks of these difficulties, as in 1,2")
     parser.add_argument("--min-reward", type=float, metavar="R", help="rollouts with at least this reward")
     parser.add_argument("--success", action="store_true", default=None, help="rollouts that pass every unit test")
@@ -119,11 +119,11 @@ def _refuse_unused(args: argparse.Namespace) -> None:
 
 
 def parse_range(text: str) -> range:
-    """ "3-9" or "3", both ends included. Raises ConfigError."""
-    first, dash, last = text.partition("-")
-    if not first.isdecimal() or (dash and not last.isdecimal()) or (dash and int(last) < int(first)):
-        raise ConfigError(f"--iterations {text}: expected FIRST-LAST or one number, for example 3-9")
-    return range(int(first), int(last if dash else first) + 1)
+    """ "3..9" or "3", both ends included. Raises ConfigError."""
+    first, dots, last = text.partition("..")
+    if not first.isdecimal() or (dots and not last.isdecimal()) or (dots and int(last) < int(first)):
+        raise ConfigError(f"--iterations {text}: expected FIRST..LAST or one number, for example 3..9")
+    return range(int(first), int(last if dots else first) + 1)
 
 
 def parse_list(text: str) -> list[int]:

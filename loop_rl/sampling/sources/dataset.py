@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 
-from loop_rl.agents.episode import Agent, Job
+from loop_rl.agents.episode import Agent, Job, rollout_seed
+from loop_rl.agents.policy import ContextFull, Generation, Policy
 from loop_rl.config.settings import Config
-from loop_rl.data.rollout import Rollout
+from loop_rl.data.rollout import Rollout, Turn
 from loop_rl.environments.protocol import Environment, ScoringError, Task
 from loop_rl.sampling.collect import collect, in_order
 from loop_rl.store.rollout_files import read_rollouts
@@ -31,7 +32,7 @@ class Gathering:
     """
 
     def __init__(self, run: RunDir, config: Config, environment: Environment, total: int) -> None:
-        self._run, self._config, self._environment = run, config, environment
+        self._run, self._config, self.environment = run, config, environment
         self.total = total
         self.store = RolloutStore(run)
 
@@ -49,7 +50,7 @@ class Gathering:
 
         await collect(
             in_order(job for job in jobs if job.rollout_id not in done),
-            self._environment,
+            self.environment,
             agent_of,
             num_concurrent=self._config.tasks.num_workers,
             on_finished=self.store.add,
@@ -73,31 +74,66 @@ class Gathering:
             beating.cancel()
             await asyncio.gather(beating, return_exceptions=True)
 
-    def assign_all(self) -> None:
-        """Fix the groups of every iteration: those in which a rollout did its task, in shuffled epochs.
+    def searched(self, group_id: int) -> list[Rollout]:
+        """Finished rollouts of a task, in the order of their numbers."""
+        rollouts = self.store.unassigned.get(group_id, {}).values()
+        return sorted(rollouts, key=lambda rollout: int(rollout.rollout_id.rpartition("-k")[2]))
+
+    def assign_successful(self) -> None:
+        """Fix the groups of every iteration: those in which a rollout did its task.
 
         Raises:
             NothingToLearn: there is none.
         """
-        run, config, store = self._run, self._config, self.store
-        first_uses = {group_id: list(rollouts.values()) for group_id, rollouts in store.unassigned.items()}
-        used_before = {group_id: read_rollouts(run.group_file(group_id)) for group_id in store.closed}
-        groups = sorted(
-            group_id
-            for group_id, rollouts in (first_uses | used_before).items()
+        unused = {group_id: list(rollouts.values()) for group_id, rollouts in self.store.unassigned.items()}
+        used = {group_id: read_rollouts(self._run.group_file(group_id)) for group_id in self.store.closed}
+        groups = {
+            group_id: rollouts
+            for group_id, rollouts in (unused | used).items()
             if any(rollout.success for rollout in rollouts)
-        )
+        }
         if not groups:
             raise NothingToLearn(
-                f"none of {sum(map(len, first_uses.values()))} rollouts did its task, so there is nothing to imitate; choose easier tasks "
+                f"none of {sum(map(len, unused.values()))} rollouts did its task, so there is nothing to imitate; choose easier tasks "
                 "(tasks.task_ids) or a stronger model"
             )
+        self.assign(groups)
+
+    def assign(self, groups: Mapping[int, Sequence[Rollout]]) -> None:
+        """Fix the groups of every iteration, in shuffled epochs of these."""
+        config, store = self._config, self.store
         for iteration in range(store.num_assigned, config.trainer.num_iterations):
-            chosen = groups_of(groups, config.sampler.tasks_per_iteration, config.seed, iteration)
+            chosen = groups_of(sorted(groups), config.sampler.tasks_per_iteration, config.seed, iteration)
             again = [group_id for group_id in chosen if group_id in store.closed]
-            store.assign(
-                iteration, {g: first_uses[g] for g in chosen if g not in store.closed}, dropped=[], again=again
-            )
+            store.assign(iteration, {g: groups[g] for g in chosen if g not in store.closed}, dropped=[], again=again)
+
+
+class Remembered:
+    """A policy that writes again what was written before, a generation a turn, and then, if there is one, asks another."""
+
+    def __init__(self, generations: Sequence[Generation], then: Policy | None = None) -> None:
+        self._generations, self._then = generations, then
+        self._first_prompt: list[int] | None = None
+        self._num_written = 0
+
+    async def sample(
+        self, prompt_ids: list[int], max_tokens: int, temperature: float, seed: int, version: int | None
+    ) -> Generation:
+        """The next one; the first again where the conversation begins anew, as after a lost world. Raises ContextFull."""
+        if self._first_prompt in (None, prompt_ids):
+            self._first_prompt, self._num_written = list(prompt_ids), 0
+        self._num_written += 1
+        if self._num_written > len(self._generations):
+            return await self._then.sample(prompt_ids, max_tokens, temperature, seed, version)
+        known = self._generations[self._num_written - 1]
+        if len(known.token_ids) > max_tokens:
+            raise ContextFull(f"a turn of {len(known.token_ids)} tokens, and {max_tokens} are left")
+        return known
+
+
+def generation_of(turn: Turn) -> Generation:
+    """What the policy wrote in a turn."""
+    return Generation(turn.action_ids, turn.logprobs, turn.policy_version)
 
 
 def groups_of(group_ids: Sequence[int], size: int, seed: int, iteration: int) -> list[int]:
@@ -111,5 +147,5 @@ def groups_of(group_ids: Sequence[int], size: int, seed: int, iteration: int) ->
 def job_of(config: Config, task: Task, group_id: int, k: int) -> Job:
     """An episode of the data set."""
     rollout_id = f"g{group_id:06d}-k{k}"
-    seed = random.Random(f"{config.seed}/{rollout_id}").getrandbits(62)
+    seed = rollout_seed(config.seed, rollout_id)
     return Job(task, rollout_id, f"{config.name}-{rollout_id}", seed, group_id, iteration=-1)

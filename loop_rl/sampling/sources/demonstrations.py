@@ -9,10 +9,10 @@ from collections.abc import Sequence
 
 from loop_rl.agents.chat import Chat
 from loop_rl.agents.episode import Agent, Job
-from loop_rl.agents.policy import ContextFull, Generation
+from loop_rl.agents.policy import Generation
 from loop_rl.config.settings import Config
 from loop_rl.environments.protocol import Environment, Task
-from loop_rl.sampling.sources.dataset import Gathering, job_of
+from loop_rl.sampling.sources.dataset import Gathering, Remembered, job_of
 from loop_rl.store.run_dir import RunDir
 
 NO_VERSION = -1
@@ -29,7 +29,7 @@ async def gather(run: RunDir, config: Config, tasks: Sequence[Task], environment
 
         def agent_of(job: Job) -> Agent:
             script = texts[job.task.task_id]
-            return Agent(Scripted(chat, script), chat, config.agent, max_turns=len(script), temperature=1.0)
+            return Agent(scripted(chat, script), chat, config.agent, max_turns=len(script), temperature=1.0)
 
         async with gathering.reported():
             await gathering.collect([job for job in jobs if job.group_id not in gathering.store.closed], agent_of)
@@ -38,26 +38,10 @@ async def gather(run: RunDir, config: Config, tasks: Sequence[Task], environment
             f"{len(jobs)} of {len(tasks)} tasks have demonstrations; {num_done} of those new here do their task",
             flush=True,
         )
-    gathering.assign_all()
+    gathering.assign_successful()
 
 
-class Scripted:
-    """Writes given texts, a turn each. Their log-probabilities are 0: nobody has sampled them."""
-
-    def __init__(self, chat: Chat, texts: Sequence[str]) -> None:
-        self._chat, self._texts = chat, texts
-        self._first_prompt: list[int] | None = None
-        self._num_written = 0
-
-    async def sample(
-        self, prompt_ids: list[int], max_tokens: int, temperature: float, seed: int, version: int | None
-    ) -> Generation:
-        """The next text; the first one again where the conversation begins anew, as after a lost world."""
-        if self._first_prompt in (None, prompt_ids):
-            self._first_prompt, self._num_written = list(prompt_ids), 0
-        text = self._texts[self._num_written]
-        self._num_written += 1
-        ids = [*self._chat.encode(text), self._chat.end_of_turn_id]
-        if len(ids) > max_tokens:
-            raise ContextFull(f"a demonstrated turn of {len(ids)} tokens, and {max_tokens} are left")
-        return Generation(ids, [0.0] * len(ids), NO_VERSION)
+def scripted(chat: Chat, texts: Sequence[str]) -> Remembered:
+    """A policy that writes these texts, a turn each. Their log-probabilities are 0: nobody has sampled them."""
+    tokens = ([*chat.encode(text), chat.end_of_turn_id] for text in texts)
+    return Remembered([Generation(ids, [0.0] * len(ids), NO_VERSION) for ids in tokens])

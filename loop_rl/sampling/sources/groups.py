@@ -7,13 +7,12 @@ The rules themselves are pure functions in `loop_rl.sampling.assignment`.
 from __future__ import annotations
 
 import asyncio
-import random
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
-from loop_rl.agents.episode import Job
+from loop_rl.agents.episode import Job, rollout_seed
 from loop_rl.config.parts import load
 from loop_rl.config.settings import Config
 from loop_rl.data.rollout import EndReason, Rollout
@@ -223,7 +222,7 @@ class Dispatcher:
             task=group.task,
             rollout_id=rollout_id,
             outputs_name=f"{self._config.name}-{rollout_id}",
-            seed=random.Random(f"{self._config.seed}/{rollout_id}").getrandbits(62),
+            seed=rollout_seed(self._config.seed, rollout_id),
             group_id=group.group_id,
             iteration=-1,
         )

@@ -48,4 +48,4 @@ async def gather(
         num_done = sum(rollout.success for rollout in rollouts)
         num_tasks = len({rollout.task_id for rollout in rollouts if rollout.success})
         print(f"{num_done} of {len(rollouts)} rollouts did their task, {num_tasks} of {len(tasks)} tasks", flush=True)
-    gathering.assign_all()
+    gathering.assign_successful()
