@@ -14,7 +14,7 @@ import time
 from dataclasses import dataclass, field
 
 from loop_rl.agents.chat import Chat
-from loop_rl.agents.context import Context, WholeHistory
+from loop_rl.agents.context import Context, WholeHistory, Window
 from loop_rl.agents.policy import ContextFull, Policy
 from loop_rl.config.settings import AgentConfig
 from loop_rl.data.rollout import Ending, EndReason, Rollout, Turn
@@ -100,8 +100,7 @@ class _Recorder:
             async with environment.episode(self._job.task, self._job.outputs_name, keep_outputs) as episode:
                 self._environment_s += time.monotonic() - started
                 # The limit starts when the world is there: the wait for room is not the agent's.
-                context = WholeHistory(self._agent.chat)
-                context.begin(environment.prompt(self._job.task))
+                context = make_context(self._agent, environment, self._job.task)
                 reason, ending = await self._act(episode, context, time.monotonic() + self._agent.limits.time_limit_s)
                 before = time.monotonic()
                 score = await episode.score()
@@ -162,7 +161,7 @@ class _Recorder:
                 return EndReason.WORKER_LOST, Ending.BROKEN
             if step.end:
                 return step.end, Ending.TRUNCATED if step.truncated else Ending.TERMINATED
-            turn.observation = context.add(turn.action_ids, step.observation, step.reminder)
+            turn.observation = context.add(turn.action_ids, turn.executed, step.observation, step.reminder)
         return EndReason.MAX_TURNS, Ending.TRUNCATED
 
     async def _generate(self, ids: list[int], next_ids: list[int], extends: bool, room: int) -> Turn:
@@ -198,7 +197,29 @@ class _Recorder:
         finally:
             self._environment_s += time.monotonic() - started
         turn.executed, turn.valid, turn.reward, turn.log = step.executed, step.valid, step.reward, list(step.log)
+        if not step.valid and (penalty := self._agent.limits.format_penalty):
+            turn.reward = -penalty
         return step
+
+
+def make_context(agent: Agent, environment: Environment, task: Task) -> Context:
+    """The memory that `agent.memory` names."""
+    limits = agent.limits
+    if limits.memory == "whole":
+        return WholeHistory(agent.chat, environment.prompt(task))
+    thoughts = limits.window if limits.window_thoughts is None else limits.window_thoughts
+    return Window(
+        agent.chat,
+        environment.first_observation(task),
+        lambda observation: environment.prompt_from(task, observation),
+        limits.window,
+        thoughts,
+    )
+
+
+def first_seeds(job: Job) -> frozenset[int]:
+    """Seeds of the first request of an episode, in each attempt: by them a policy knows that it begins anew."""
+    return frozenset(_request_seed(job.seed, attempt, 0) for attempt in range(_NUM_ATTEMPTS))
 
 
 def rollout_seed(seed: int, rollout_id: str) -> int:

@@ -160,6 +160,14 @@ def refuse_unread(config: Any) -> None:
             f"sampler.source: search finds pairs of actions, and algorithm.objective: {config.algorithm.objective} compares none; take "
             "algorithm.advantage: pair and algorithm.objective: preference"
         )
+    algorithm = config.algorithm
+    if config.agent.memory == "window" and (
+        getattr(algorithm, "ratio", "token") in ("trajectory", "gspo") or getattr(algorithm, "max_mean_log_weight", 0)
+    ):
+        raise ValueError(
+            "agent.memory: window makes each turn a sample of its own, and algorithm.ratio: trajectory or gspo and "
+            "algorithm.max_mean_log_weight are about whole rollouts; take algorithm.ratio: turn or token"
+        )
     if objective.compares_pairs:
         _refuse_odd_pairs(config)
     if config.trainer.sequence_parallel_size > 1 and objective.needs_whole_sequences:
@@ -191,8 +199,12 @@ def _refuse_odd_pairs(config: Any) -> None:
 
 
 def refuse_splits(config: Any) -> None:
-    """Refuse splits that the environment does not have for that. Raises ValueError."""
+    """Refuse splits, and a memory, that the environment does not have for that. Raises ValueError."""
     environment = find_part(ENVIRONMENT, config.tasks.environment)
+    if config.agent.memory == "window" and not environment.has_window:
+        raise ValueError(
+            f"agent.memory: window: episodes of {config.tasks.environment} cannot be told from their middle on; take whole"
+        )
     for key, split, splits in (
         ("tasks.train_split", config.tasks.train_split, environment.training_splits),
         ("evaluation.split", config.evaluation.split, environment.held_out_splits),

@@ -66,6 +66,16 @@ class AgentConfig(Section):
     observation_cut: Literal["middle", "tail"] = "middle"
     """What is left out of a longer one: its middle, in whose place a line says how much, or what comes after the last line that
     fits whole. Released: tail."""
+    memory: Literal["whole", "window"] = "whole"
+    """What the policy reads before an action: everything since the episode began, in one growing prompt; or the last observations
+    and the actions between them, in a new prompt, so that each turn is a sample of its own (Verlog)."""
+    window: int = Field(1, ge=0)
+    """With `memory: window`: observations before the newest one. Verlog: 1 or 2."""
+    window_thoughts: int | None = Field(None, ge=0)
+    """With `memory: window`: of how many turns back an action is remembered as it was written; of those before only what was
+    carried out. null: of all that the window holds. Verlog: 1."""
+    format_penalty: float = Field(0.0, ge=0)
+    """A turn whose text holds no action that the environment knows is worth minus this, in place of what it earned. Verlog: 0.1."""
     temperature: float = Field(1.0, ge=0.01, le=2)
     """Sampling temperature in training; behaviour log-probabilities are of this distribution. Below 0.01 vLLM takes 0.01 without
     a word, above 2 it refuses. Released: 1.0."""
@@ -293,6 +303,16 @@ class Config(Section):
             raise ValueError(
                 f"agent.max_new_tokens ({agent.max_new_tokens}) + agent.max_observation_tokens "
                 f"({agent.max_observation_tokens}) leave no room in agent.max_context_tokens ({agent.max_context_tokens})"
+            )
+        if agent.memory == "whole":
+            for name in ("window", "window_thoughts"):
+                if getattr(agent, name) != getattr(AgentConfig(), name):
+                    raise ValueError(f"agent.{name} ({getattr(agent, name)}) has no effect with agent.memory: whole")
+        elif agent.window_thoughts is not None and agent.window_thoughts > agent.window:
+            raise ValueError(f"agent.window_thoughts ({agent.window_thoughts}) exceeds agent.window ({agent.window})")
+        elif self.evaluation.endpoint:
+            raise ValueError(
+                "agent.memory: window is made of tokens, and evaluation.endpoint takes messages; leave one of them out"
             )
         if 0 < self.evaluation.temperature < 0.01:
             raise ValueError(

@@ -96,6 +96,7 @@ class Environment(protocol.Environment):
     training_splits = ("train", "dev")
     held_out_splits = ("dev", "test")
     end_reasons = (COMPLETED, STEP_LIMIT)
+    has_window = True
     label_name = "level"
 
     def check(self, run_name: str) -> None:
@@ -109,7 +110,13 @@ class Environment(protocol.Environment):
         return [self._task(level, first + i) for level in self.settings.levels for i in range(number)]
 
     def prompt(self, task: Task) -> list[Message]:
-        return prompt(self.settings.prompt, task.instruction, observe(self._room(task.level, task.seed)))
+        return self.prompt_from(task, self.first_observation(task))
+
+    def first_observation(self, task: Task) -> str:
+        return observe(self._room(task.level, task.seed))
+
+    def prompt_from(self, task: Task, observation: str) -> list[Message]:
+        return prompt(self.settings.prompt, task.instruction, observation)
 
     def demonstration(self, task: Task) -> list[str] | None:
         """What minigrid's bot does, without a mistake of its own."""

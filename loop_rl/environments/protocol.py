@@ -112,6 +112,8 @@ class Environment(ABC):
     """For evaluations; never trained on, unless they are training splits too."""
     end_reasons: ClassVar[tuple[str, ...]] = ("completed",)
     """Its own words for why an episode ends, beside those of `EndReason`."""
+    has_window: ClassVar[bool] = False
+    """Its episodes can be told from any observation on, as `agent.memory: window` does."""
     label_name: ClassVar[str] = "label"
     """Of what tables group tasks by."""
     unit: ClassVar[Literal["task_id", "family"]] = "task_id"
@@ -155,6 +157,15 @@ class Environment(ABC):
     @abstractmethod
     def prompt(self, task: Task) -> list[Message]:
         """The messages before the first action, the same in every episode of the task."""
+
+    def first_observation(self, task: Task) -> str:
+        """What there is to see before the first action; only where `has_window` is true."""
+        raise NotImplementedError
+
+    def prompt_from(self, task: Task, observation: str) -> list[Message]:
+        """The prompt as it would be if the episode began with this observation: what a memory window begins with; only where
+        `has_window` is true."""
+        raise NotImplementedError
 
     def demonstration(self, task: Task) -> list[str] | None:
         """What somebody who knows the solution writes, turn by turn; None where there is none."""

@@ -4,6 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loop_rl.algorithms.advantages.critic import gae, rewards_of
+from loop_rl.algorithms.advantages.dual_gae import by_turn, dual_gae
 from loop_rl.algorithms.advantages.error_shaped import Advantage as ErrorShaped
 from loop_rl.algorithms.advantages.error_shaped import Settings as ErrorSettings
 from loop_rl.algorithms.advantages.group_mean import group_mean
@@ -144,3 +145,61 @@ def test_turns_that_failed_are_never_encouraged():
     assert best == pytest.approx([0.5, 0.0])
     assert worst == pytest.approx([-0.5, -0.6])
     assert middle == pytest.approx([0.0, -0.2])
+
+
+def slow_dual_gae(rewards, values, gamma_token, lambda_token, gamma_turn, lambda_turn):
+    """Token by token, each from the formula alone."""
+
+    def advantage(t: int, j: int) -> float:
+        is_last, ends = j == len(values[t]) - 1, t == len(values) - 1
+        if not is_last:
+            delta = gamma_token * values[t][j + 1] - values[t][j]
+            return delta + gamma_token * lambda_token * advantage(t, j + 1)
+        if ends:
+            return rewards[t] - values[t][j]
+        delta = rewards[t] + gamma_turn * values[t + 1][0] - values[t][j]
+        return delta + gamma_turn * lambda_turn * advantage(t + 1, 0)
+
+    return [advantage(t, j) for t in range(len(values)) for j in range(len(values[t]))]
+
+
+turns = st.lists(st.tuples(st.floats(-1, 1), st.lists(st.floats(0, 1), min_size=1, max_size=5)), min_size=1, max_size=6)
+shares = st.floats(0.1, 1)
+
+
+@given(turns, st.tuples(shares, shares, shares, shares))
+def test_dual_gae_is_its_formula(turns, discounts):
+    rewards, values = zip(*turns, strict=True)
+    assert dual_gae(rewards, values, *discounts) == pytest.approx(slow_dual_gae(rewards, values, *discounts), abs=1e-9)
+
+
+@given(turns, shares, shares)
+def test_dual_gae_with_equal_pairs_is_gae(turns, gamma, lam):
+    rewards, values = zip(*turns, strict=True)
+    by_token = [
+        reward if j == len(of_turn) - 1 else 0.0
+        for reward, of_turn in zip(rewards, values, strict=True)
+        for j in range(len(of_turn))
+    ]
+    expected = gae(by_token, [value for of_turn in values for value in of_turn], gamma, lam)
+    assert dual_gae(rewards, values, gamma, lam, gamma, lam) == pytest.approx(expected, abs=1e-9)
+
+
+@given(turns, shares, shares)
+def test_dual_gae_with_a_token_pair_of_1_is_gae_over_turns(turns, gamma, lam):
+    rewards, values = zip(*turns, strict=True)
+    firsts = [of_turn[0] for of_turn in values]
+    of_turns = gae(rewards, firsts, gamma, lam)
+    ours = dual_gae(rewards, values, 1.0, 1.0, gamma, lam)
+    starts = [sum(map(len, values[:t])) for t in range(len(values))]
+    assert [ours[start] for start in starts] == pytest.approx(of_turns, abs=1e-9)
+
+
+def test_turns_without_tokens_lose_no_reward():
+    (rollout, *_), *_ = (group.rollouts for group in tiny.make_groups(1))
+    for number, turn in enumerate(rollout.turns):
+        turn.reward = 0.1 * (number + 1)
+    rollout.turns[0].action_ids = []
+    rewards, values = by_turn(rollout, [0.0] * rollout.num_action_tokens)
+    assert sum(map(len, values)) == rollout.num_action_tokens
+    assert not rewards or sum(rewards) == pytest.approx(rollout.reward)

@@ -123,6 +123,9 @@ PAIRS = ["algorithm.advantage=pair", "algorithm.objective=preference"]
         (["evaluation.more_splits=[test_normal]"], "test_normal repeats a split"),
         (["evaluation.more_splits=[train]"], "evaluation.more_splits: train is none of"),
         (["evaluation.every=5", "evaluation.select_split=moon"], "evaluation.select_split: moon is none of"),
+        (["agent.window=2"], "agent.window (2) has no effect with agent.memory: whole"),
+        (["agent.memory=window"], "episodes of appworld cannot be told from their middle on"),
+        (["agent.memory=window", "agent.window_thoughts=3"], "agent.window_thoughts (3) exceeds agent.window (1)"),
         (["evaluation.temperature=0", "evaluation.top_k=5"], "have no effect with evaluation.temperature: 0"),
         ([*DATA, "sampler.source=search"], "sampler.source: search finds pairs of actions"),
         ([*PAIRS, "sampler.searches=3"], "sampler.searches (3) has no effect with sampler.source: groups"),
@@ -279,3 +282,10 @@ def test_what_is_no_finite_number_is_not_taken_as_one(override, message):
     with pytest.raises(ConfigError) as error:
         load_config("configs/tiny.yaml", [override])
     assert message in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_ratio_of_whole_rollouts_is_refused_with_a_memory_window():
+    window = ["agent.memory=window", "algorithm.ratio_to=recomputed"]
+    with pytest.raises(ConfigError, match="are about whole rollouts"):
+        load_config("configs/babyai.yaml", [*window, "algorithm.ratio=gspo"])
+    load_config("configs/babyai.yaml", [*window, "algorithm.ratio=turn"])

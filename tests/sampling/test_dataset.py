@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 from served import SECRET, served_config
 
 from loop_rl.agents.chat import Chat
+from loop_rl.agents.episode import first_seeds
 from loop_rl.agents.policy import ContextFull
 from loop_rl.config.parts import ENVIRONMENT, make_part
 from loop_rl.data.rollout import Rollout, Turn
 from loop_rl.sampling.sources import demonstrations, rejection, search
-from loop_rl.sampling.sources.dataset import NothingToLearn, groups_of
+from loop_rl.sampling.sources.dataset import NothingToLearn, groups_of, job_of
 from loop_rl.sampling.sources.search import Tree, one_turn
 from loop_rl.serving.client import PolicyClient
 from loop_rl.store.rollout_files import read_group, read_rollouts
@@ -93,17 +94,20 @@ def test_demonstrations_are_done_in_the_environment_and_learnt_from_in_epochs(tm
     assert {path: path.stat().st_mtime_ns for path in run.train_rollouts.glob("*.parquet")} == before
 
 
-def test_a_script_begins_again_with_the_conversation_and_ends_where_there_is_no_room(served_model):
-    run_config = served_config(served_model)
-    chat = Chat.from_pretrained(run_config.model.path, run_config.agent)
-    policy = demonstrations.scripted(chat, ["one", "two"])
+def test_a_script_begins_again_with_the_episode_and_ends_where_there_is_no_room(served_model):
+    config = served_config(served_model)
+    chat = Chat.from_pretrained(config.model.path, config.agent)
+    job = job_of(config, None, 0, 0)
+    policy = demonstrations.scripted(job, chat, ["one", "two"])
+    first, second, *_ = sorted(first_seeds(job))
 
-    async def say(prompt: list[int], room: int = 50) -> str:
-        return chat.action_text((await policy.sample(prompt, room, 1.0, 0, None)).token_ids)
+    async def say(seed: int, room: int = 50) -> str:
+        return chat.action_text((await policy.sample([1], room, 1.0, seed, None)).token_ids)
 
-    assert [asyncio.run(say(prompt)) for prompt in ([1], [1, 2], [1], [1, 3])] == ["one", "two", "one", "two"]
+    # With a memory window the same prompt may come again; only an attempt's first request has such a seed.
+    assert [asyncio.run(say(seed)) for seed in (first, 5, second, 6)] == ["one", "two", "one", "two"]
     with pytest.raises(ContextFull):
-        asyncio.run(say([1], room=1))
+        asyncio.run(say(first, room=1))
 
 
 def test_rejection_sampling_tries_a_task_no_more_once_it_is_done(tmp_path, served_model, vllm_url):

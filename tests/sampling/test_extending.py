@@ -94,7 +94,7 @@ def test_what_does_not_go_together_is_refused_when_the_config_is_read(tmp_path, 
         ({"objective": "to_go:Nothing"}, "algorithm.objective=to_go:Nothing"),
         (
             {"advantage": "leave_one_in"},
-            "algorithm.advantage=leave_one_in: there are critic, error_shaped, group_mean, imitate, leave_one_out, pair, or module:Class",
+            "algorithm.advantage=leave_one_in: there are critic, dual_gae, error_shaped, group_mean, imitate, leave_one_out, pair, or module:Class",
         ),
     ):
         with pytest.raises(ConfigError) as error:

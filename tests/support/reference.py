@@ -56,6 +56,10 @@ class Args:
     preferred_to: str = "recomputed"
     gamma: float = 1.0
     gae_lambda: float = 1.0
+    gamma_token: float = 1.0
+    lambda_token: float = 1.0
+    gamma_turn: float = 0.99
+    lambda_turn: float = 0.95
     critic_learning_rate: float = 1e-4
     critic_warmup_iterations: int = 10
     min_value: float = 0.0
@@ -233,6 +237,15 @@ def critic_advantages(rollout: Rollout, values: list[float], args: Args) -> list
     for turn in rollout.turns:
         rewards += [0.0] * (len(turn.action_ids) - 1) + [turn.reward]
     rewards[-1] += rollout.score
+    if args.advantage == "dual_gae":
+        turns = [number for number, turn in enumerate(rollout.turns) for _ in turn.action_ids]
+        advantages = [0.0] * len(values)
+        for t in reversed(range(len(values))):
+            crosses = t + 1 == len(values) or turns[t + 1] != turns[t]
+            gamma, lam = (args.gamma_turn, args.lambda_turn) if crosses else (args.gamma_token, args.lambda_token)
+            next_value, next_advantage = (values[t + 1], advantages[t + 1]) if t + 1 < len(values) else (0.0, 0.0)
+            advantages[t] = rewards[t] + gamma * next_value - values[t] + gamma * lam * next_advantage
+        return advantages
     following = [*values[1:], 0.0]
     deltas = [r + args.gamma * after - v for r, after, v in zip(rewards, following, values, strict=True)]
     decay = args.gamma * args.gae_lambda

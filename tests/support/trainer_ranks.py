@@ -83,10 +83,10 @@ UPDATE_CASES: dict[str, dict] = {
         | {"preferred_to": "reference"},
     },
     "critic": {"zero_stage": 2, "algorithm": CRITIC},
-    "critic-gae-window": {
+    "critic-dual-window": {
         "zero_stage": 3,
         "window": True,
-        "algorithm": CRITIC | {"gamma": 0.9, "gae_lambda": 0.8, "min_value": -1.0},
+        "algorithm": CRITIC | {"advantage": "dual_gae", "gamma_turn": 0.9, "lambda_turn": 0.8},
     },
     "critic-alone": {"zero_stage": 3, "algorithm": CRITIC | {"critic_warmup_iterations": 3}},
     "critic-sequence-parallel": {"zero_stage": 2, "algorithm": CRITIC} | SEQUENCE_PARALLEL,

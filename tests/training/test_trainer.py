@@ -68,7 +68,7 @@ def reference_update(updates):
             if config.model.lora:
                 llm = PeftModel.from_pretrained(llm, updates / "zero2-1" / "before", is_trainable=True)
             critic = None
-            if config.algorithm.advantage == "critic":
+            if config.algorithm.advantage in ("critic", "dual_gae"):
                 critic = make_head(llm.config.hidden_size)
                 critic.load_state_dict(torch.load(updates / "critic-1" / "critic-before.pt"))
             groups = tiny.make_groups(4, window=window)

@@ -13,13 +13,9 @@ from loop_rl.data.rollout import Rollout
 from loop_rl.data.samples import Column
 
 
-class Settings(Section):
-    """Of `advantage: critic`."""
+class CriticSettings(Section):
+    """Of every advantage that has a critic."""
 
-    gamma: float = Field(1.0, gt=0, le=1)
-    """Discount from token to token. Paper: 1."""
-    gae_lambda: float = Field(1.0, ge=0, le=1)
-    """How far the advantage looks past the critic's next value. Paper: 1, its other choices (0.95 to 0.999) diverged."""
     critic_learning_rate: float = Field(1e-4, gt=0)
     """AdamW's, of the critic. Paper: not said."""
     critic_warmup_iterations: int = Field(10, ge=0)
@@ -36,6 +32,15 @@ class Settings(Section):
                 f"algorithm.min_value ({self.min_value}) is not below algorithm.max_value ({self.max_value})"
             )
         return self
+
+
+class Settings(CriticSettings):
+    """Of `advantage: critic`."""
+
+    gamma: float = Field(1.0, gt=0, le=1)
+    """Discount from token to token. Paper: 1."""
+    gae_lambda: float = Field(1.0, ge=0, le=1)
+    """How far the advantage looks past the critic's next value. Paper: 1, its other choices (0.95 to 0.999) diverged."""
 
 
 class Advantage(AdvantageEstimator):

@@ -7,7 +7,7 @@ import random
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 
-from loop_rl.agents.episode import Agent, Job, rollout_seed
+from loop_rl.agents.episode import Agent, Job, first_seeds, rollout_seed
 from loop_rl.agents.policy import ContextFull, Generation, Policy
 from loop_rl.config.settings import Config
 from loop_rl.data.rollout import Rollout, Turn
@@ -111,17 +111,17 @@ class Gathering:
 class Remembered:
     """A policy that writes again what was written before, a generation a turn, and then, if there is one, asks another."""
 
-    def __init__(self, generations: Sequence[Generation], then: Policy | None = None) -> None:
+    def __init__(self, job: Job, generations: Sequence[Generation], then: Policy | None = None) -> None:
         self._generations, self._then = generations, then
-        self._first_prompt: list[int] | None = None
+        self._first_seeds = first_seeds(job)
         self._num_written = 0
 
     async def sample(
         self, prompt_ids: list[int], max_tokens: int, temperature: float, seed: int, version: int | None
     ) -> Generation:
-        """The next one; the first again where the conversation begins anew, as after a lost world. Raises ContextFull."""
-        if self._first_prompt in (None, prompt_ids):
-            self._first_prompt, self._num_written = list(prompt_ids), 0
+        """The next one; the first again where the episode begins anew, as after a lost world. Raises ContextFull."""
+        if seed in self._first_seeds:
+            self._num_written = 0
         self._num_written += 1
         if self._num_written > len(self._generations):
             return await self._then.sample(prompt_ids, max_tokens, temperature, seed, version)

@@ -29,7 +29,7 @@ async def gather(run: RunDir, config: Config, tasks: Sequence[Task], environment
 
         def agent_of(job: Job) -> Agent:
             script = texts[job.task.task_id]
-            return Agent(scripted(chat, script), chat, config.agent, max_turns=len(script), temperature=1.0)
+            return Agent(scripted(job, chat, script), chat, config.agent, max_turns=len(script), temperature=1.0)
 
         async with gathering.reported():
             await gathering.collect([job for job in jobs if job.group_id not in gathering.store.closed], agent_of)
@@ -41,7 +41,7 @@ async def gather(run: RunDir, config: Config, tasks: Sequence[Task], environment
     gathering.assign_successful()
 
 
-def scripted(chat: Chat, texts: Sequence[str]) -> Remembered:
+def scripted(job: Job, chat: Chat, texts: Sequence[str]) -> Remembered:
     """A policy that writes these texts, a turn each. Their log-probabilities are 0: nobody has sampled them."""
     tokens = ([*chat.encode(text), chat.end_of_turn_id] for text in texts)
-    return Remembered([Generation(ids, [0.0] * len(ids), NO_VERSION) for ids in tokens])
+    return Remembered(job, [Generation(ids, [0.0] * len(ids), NO_VERSION) for ids in tokens])

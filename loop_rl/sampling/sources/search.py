@@ -74,7 +74,7 @@ async def _grow(gathering: Gathering, config: Config, task: Task, group_id: int,
         if path and path[-1].is_end:
             tree.visit_again(path)
             continue
-        begun = Remembered([generation_of(node.turn) for node in path], then=agent.policy)
+        begun = Remembered(job, [generation_of(node.turn) for node in path], then=agent.policy)
         try:
             rollout = await run_episode(job, gathering.environment, replace(agent, policy=begun))
         except ScoringError as error:
