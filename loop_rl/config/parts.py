@@ -150,6 +150,12 @@ def refuse_unread(config: Any) -> None:
             f"algorithm.objective: {config.algorithm.objective} compares with the policy that sampled, and sampler.source: "
             f"{config.sampler.source} is no such policy's of this iteration; take likelihood"
         )
+    if "value" in advantage.reads and config.algorithm.filter != "everything":
+        raise ValueError(
+            f"algorithm.filter: {config.algorithm.filter} takes rollouts away that the critic of algorithm.advantage: "
+            f"{config.algorithm.advantage} has to learn from (one that it expects nothing of and that earns nothing has no advantage); "
+            "set algorithm.filter: everything"
+        )
     if "value" in advantage.reads and config.algorithm.critic_warmup_iterations >= config.trainer.num_iterations:
         raise ValueError(
             f"algorithm.critic_warmup_iterations ({config.algorithm.critic_warmup_iterations}) leaves nothing of "

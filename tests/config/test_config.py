@@ -139,9 +139,10 @@ PAIRS = ["algorithm.advantage=pair", "algorithm.objective=preference"]
         ),
         (["sampler.source=demonstrations"], "algorithm.objective: clipped compares with the policy that sampled"),
         (
-            ["algorithm.advantage=critic", "trainer.num_iterations=10"],
+            ["algorithm.advantage=critic", "algorithm.filter=everything", "trainer.num_iterations=10"],
             "algorithm.critic_warmup_iterations (10) leaves nothing of",
         ),
+        (["algorithm.advantage=critic"], "set algorithm.filter: everything"),
         (["algorithm.advantage=critic", "algorithm.min_value=1"], "is not below algorithm.max_value"),
         (["trainer.warmup_iterations=16"], "leaves nothing of trainer.num_iterations (16)"),
         (

@@ -22,7 +22,7 @@ FULL = {"lora": False}
 RECOMPUTED = {"ratio_to": "recomputed"}
 BRAKE = 2.0
 TIED = FULL | {"model": "tied"}
-CRITIC = {"advantage": "critic", "critic_warmup_iterations": 0, "critic_learning_rate": 3e-3}
+CRITIC = {"advantage": "critic", "filter": "everything", "critic_warmup_iterations": 0, "critic_learning_rate": 3e-3}
 # Settings of each case of `update`; "model" is the folder of the model.
 UPDATE_CASES: dict[str, dict] = {
     "zero1": {"zero_stage": 1},
