@@ -155,6 +155,11 @@ def main() -> int:
     parser.add_argument(
         "--out", type=Path, help="JSON with the table; a page lies beside it (default: runs/compare-BENCH.json)"
     )
+    parser.add_argument(
+        "--no-times",
+        action="store_true",
+        help="leave out the table after equal minutes, for which one more version of each run has to be evaluated",
+    )
     parser.add_argument("--dry-run", action="store_true", help="say what is missing and how long it takes, and stop")
     args, overrides = parser.parse_known_intermixed_args()
     wrong = [word for word in overrides if "=" not in word or word.startswith("-")]
@@ -192,7 +197,7 @@ def _compare(args: argparse.Namespace, overrides: list[str]) -> None:
     if failed:
         names = ", ".join(str(entry.config.run_dir) for entry in failed)
         raise RunFailed(f"failed: {names}; the others are finished, and the same command goes on with these")
-    _show(entries, bench, args.out)
+    _show(entries, bench, args.out, with_times=not args.no_times)
 
 
 def _run(entry: Entry, bench: Path, which: str, left_s: float | None) -> str:
@@ -241,20 +246,21 @@ def _outcome(entry: Entry) -> Outcome:
     return read_outcome(RunDir(entry.config.run_dir), entry.config, _unit(entry))
 
 
-def _show(entries: Sequence[Entry], bench: Path, out: Path | None) -> None:
+def _show(entries: Sequence[Entry], bench: Path, out: Path | None, with_times: bool) -> None:
     outcomes: dict[str, list[Outcome]] = {}
     for entry in entries:
         outcomes.setdefault(entry.method, []).append(_outcome(entry))
     rows, config = compare(outcomes), entries[0].config
-    at_once = compare(_at_equal_time(entries, min(row.seconds for row in rows)))
+    tables = {"equal rollouts": rows}
+    if with_times:
+        tables["equal minutes of training"] = compare(_at_equal_time(entries, min(row.seconds for row in rows)))
     console.width = max(console.width, _MIN_WIDTH)
-    title = f"{bench.stem}: held-out tasks ({config.evaluation.split}), percent"
-    console.print(rows_table(rows, f"{title}, at equal rollouts"))
-    console.print(rows_table(at_once, f"{title}, after equal minutes of training"))
+    for what, of_table in tables.items():
+        title = f"{bench.stem}: held-out tasks ({config.evaluation.split}), percent, after {what}"
+        console.print(rows_table(of_table, title))
     out = out or Path(config.runs_dir) / f"compare-{bench.stem}.json"
     out.parent.mkdir(parents=True, exist_ok=True)
-    tables = {"equal_rollouts": [asdict(row) for row in rows], "equal_time": [asdict(row) for row in at_once]}
-    out.write_text(json.dumps(tables, indent=1))
+    out.write_text(json.dumps({what: [asdict(row) for row in of_table] for what, of_table in tables.items()}, indent=1))
     from loop_rl.inspection.report.report import write_report  # plotly takes a second
 
     page = write_report([RunDir(entry.config.run_dir) for entry in entries], out.with_suffix(".html"))

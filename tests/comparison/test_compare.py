@@ -112,8 +112,10 @@ def test_both_tables_are_written_and_what_is_missing_is_said(tmp_path, capsys):
     assert run_command_line(arguments) == 0
     tables = json.loads(out.read_text())
     assert [rows[0]["after"]["mean"] for rows in tables.values()] == [0.75, 0.75]
-    assert "at equal rollouts" in (said := capsys.readouterr().out) and "after equal minutes" in said
+    assert "after equal rollouts" in (said := capsys.readouterr().out) and "after equal minutes" in said
     assert out.with_suffix(".html").stat().st_size > 100_000
+    assert run_command_line([*arguments, "--no-times"]) == 0
+    assert list(json.loads(out.read_text())) == ["equal rollouts"]
 
 
 def run_command_line(arguments: list[str]) -> int:
