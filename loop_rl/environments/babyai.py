@@ -30,8 +30,8 @@ from loop_rl.environments import protocol
 from loop_rl.environments.figures import cost, outcomes, success_rate
 from loop_rl.environments.protocol import Score, Step, TaskError
 
-Level = Literal["goto", "pickup", "open", "pickup-then-goto", "local"]
-LEVELS: tuple[Level, ...] = ("goto", "pickup", "open", "pickup-then-goto", "local")
+Level = Literal["goto", "pickup", "open", "putnext", "pickup-then-goto", "local"]
+LEVELS: tuple[Level, ...] = ("goto", "pickup", "open", "putnext", "pickup-then-goto", "local")
 ACTIONS = ("turn left", "turn right", "go forward", "pick up", "drop", "toggle")
 """By the numbers that minigrid gives them."""
 DEFAULT_ACTION = "go forward"
@@ -57,8 +57,8 @@ class Settings(Section):
     """Of `environment: babyai`, which needs the package minigrid (`make setup` installs it)."""
 
     levels: list[Level] = Field(["goto", "pickup", "open"], min_length=1)
-    """What there is to do: go to a thing, pick one up, open a door, pick one up and then go to another, or go to one among
-    others (`local`)."""
+    """What there is to do: go to a thing, pick one up, open a door, put one thing next to another, pick one up and then go to
+    another, or go to one among others (`local`)."""
     room_size: int = Field(6, ge=5, le=25)
     """Cells along a side of a room, its walls included. BabyAI: 8."""
     max_steps: int = Field(12, ge=1)
@@ -227,7 +227,7 @@ def _mission(level: Level, seed: int, room_size: int) -> str:
 def _level_class() -> type:
     _minigrid()
     from minigrid.envs.babyai.core.roomgrid_level import RoomGridLevel
-    from minigrid.envs.babyai.core.verifier import BeforeInstr, GoToInstr, ObjDesc, OpenInstr, PickupInstr
+    from minigrid.envs.babyai.core.verifier import BeforeInstr, GoToInstr, ObjDesc, OpenInstr, PickupInstr, PutNextInstr
 
     class Room(RoomGridLevel):
         """One room, but for `open`, where a door leads into a second one."""
@@ -243,7 +243,7 @@ def _level_class() -> type:
                 door, _ = self.add_door(0, 0, door_idx=0, locked=False)
                 self.instrs = OpenInstr(ObjDesc("door", door.color))
                 return
-            wanted = 2 if self._level == "pickup-then-goto" else 1
+            wanted = 2 if self._level in ("pickup-then-goto", "putnext") else 1
             things = self.add_distractors(num_distractors=wanted + _DISTRACTORS.get(self._level, 1), all_unique=True)
             self.check_objs_reachable()
             first, second = (ObjDesc(thing.type, thing.color) for thing in things[:2])
@@ -251,6 +251,7 @@ def _level_class() -> type:
                 "goto": lambda: GoToInstr(first),
                 "local": lambda: GoToInstr(first),
                 "pickup": lambda: PickupInstr(first),
+                "putnext": lambda: PutNextInstr(first, second),
                 "pickup-then-goto": lambda: BeforeInstr(PickupInstr(first), GoToInstr(second)),
             }[self._level]()
 
