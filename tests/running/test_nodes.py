@@ -161,7 +161,7 @@ def test_a_host_that_cannot_be_reached_is_named_with_what_the_remote_shell_said(
 
 def test_a_run_of_two_nodes_goes_on_after_a_killed_rank_and_stops_on_ctrl_c(tmp_path):
     settings = ["name=two", f"runs_dir={tmp_path}", "tasks.held_out_tasks=2", "trainer.num_iterations=50"]
-    settings += ["sampler.tasks_per_iteration=2", "sampler.rollouts_per_task=2"]
+    settings += ["sampler.tasks_per_iteration=2", "sampler.rollouts_per_task=2", "evaluation.every=1"]
     command = [sys.executable, "-m", "loop_rl.launch", "--config", "configs/babyai.yaml", "--local-nodes", "2"]
     head = subprocess.Popen(
         [*command, "--restarts", "1", *settings],
@@ -177,6 +177,7 @@ def test_a_run_of_two_nodes_goes_on_after_a_killed_rank_and_stops_on_ctrl_c(tmp_
         version = run.latest_version()
         os.kill(ranks(run, 1)[0], signal.SIGKILL)
         wait_until(lambda: run.latest_version() > version + 1)
+        wait_until(run.evaluation_file(1, "dev").exists)  # judged beside the training
         head.send_signal(signal.SIGINT)
         output, _ = head.communicate(timeout=PATIENCE_S)
     finally:
