@@ -14,7 +14,7 @@ from served import SECRET, served_config
 
 from loop_rl.agents.chat import Chat
 from loop_rl.agents.episode import first_seeds
-from loop_rl.agents.policy import ContextFull
+from loop_rl.agents.policy import ContextFull, PolicyError
 from loop_rl.config.parts import ENVIRONMENT, make_part
 from loop_rl.data.rollout import Rollout, Turn
 from loop_rl.sampling.sources import demonstrations, rejection, search
@@ -207,3 +207,17 @@ def test_searches_that_all_end_alike_are_nothing_to_prefer(tmp_path, served_mode
     third, others = by_id["g000000-k2"], [by_id["g000000-k0"], by_id["g000000-k1"]]
     # The third goes on from one of the first two: the world was made anew by doing the same again.
     assert third.turns[0].action_ids in [other.turns[0].action_ids for other in others]
+
+
+def test_a_search_whose_policy_does_not_answer_says_so(tmp_path, served_model):
+    run = make_run(tmp_path, served_model, {"source": "search", "searches": 3}, PREFERENCE)
+    config, environment = run.config, make_part(ENVIRONMENT, run.config)
+    chat = Chat.from_pretrained(config.model.path, config.agent)
+
+    async def gather() -> None:
+        urls = ["http://127.0.0.1:9"]
+        async with PolicyClient(urls, chat.end_of_turn_id, run.logs, SECRET, patience_s=1.0) as policy:
+            await search.gather(run, config, environment.training_tasks(), environment, chat, policy)
+
+    with pytest.raises(PolicyError, match="no vLLM server"):
+        asyncio.run(gather())

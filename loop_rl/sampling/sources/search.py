@@ -42,9 +42,14 @@ async def gather(
             async with room:
                 await _grow(gathering, config, tasks[group_id], group_id, agent)
 
-        async with gathering.reported(), asyncio.TaskGroup() as group:
-            for group_id in range(len(tasks)):
-                group.create_task(grow_in_turn(group_id))
+        async with gathering.reported():
+            growing = [asyncio.create_task(grow_in_turn(group_id)) for group_id in range(len(tasks))]
+            try:
+                await asyncio.gather(*growing)  # raises the first error as it is
+            finally:
+                for task in growing:
+                    task.cancel()
+                await asyncio.gather(*growing, return_exceptions=True)
     pairs: dict[int, list[Rollout]] = {}
     for group_id in range(len(tasks)):
         tree = Tree(config.sampler.exploration)
