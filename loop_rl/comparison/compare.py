@@ -42,7 +42,7 @@ from loop_rl.store.run_dir import RunDir
 console = Console(highlight=False, soft_wrap=True)
 _POLL_S = 1.0
 _STOP_S = 30.0
-_MIN_WIDTH = 110  # of the table, where the output is no terminal or a narrow one
+_MIN_WIDTH = 130  # of the table, where the output is no terminal or a narrow one
 
 
 @dataclass(frozen=True)
@@ -121,13 +121,13 @@ def compare(outcomes: dict[str, list[Outcome]]) -> list[Row]:
 def rows_table(rows: Sequence[Row], title: str) -> Table:
     """Percent of held-out tasks done, and what it took."""
     table = Table(title=title)
-    table.add_column("method")
+    table.add_column("method", no_wrap=True)
     headings = ("seeds", "before", "after", f"less {rows[0].method}", "rollouts", "tokens", "steps", "train min")
     for heading in headings:
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
         table.add_row(
-            row.method,
+            Path(row.method).stem,
             str(row.num_seeds),
             f"{100 * row.before:.1f}",
             _percent(row.after),

@@ -67,10 +67,10 @@ def test_every_method_has_every_seed_and_a_run_of_its_own():
             compare.entries_of(BABYAI, methods, 1, overrides)
 
 
-def make_run(folder, after: int) -> RunDir:
+def make_run(folder, after: int, method: str = "loop") -> RunDir:
     """Finished after one iteration: of 4 tasks none was done before, `after` are now."""
     config = load_config(
-        BABYAI, [f"runs_dir={folder}", "trainer.num_iterations=1", "method=loop", "name=babyai-loop-seed0"]
+        BABYAI, [f"runs_dir={folder}", "trainer.num_iterations=1", f"method={method}", f"name=babyai-{method}-seed0"]
     )
     run = RunDir.create(config)
     (rollout, *_), *_ = (group.rollouts for group in tiny.make_groups(1))
@@ -106,12 +106,13 @@ def test_the_version_after_some_seconds_is_the_last_one_that_was_published_by_th
 
 def test_both_tables_are_written_and_what_is_missing_is_said(tmp_path, capsys):
     make_run(tmp_path, after=3)
+    make_run(tmp_path, after=1, method="ei")  # whose parts have other settings
     out = tmp_path / "table.json"
     overrides = [f"runs_dir={tmp_path}", "trainer.num_iterations=1"]
-    arguments = ["--bench", "babyai", "--methods", "loop", "--seeds", "1", "--out", str(out), *overrides]
+    arguments = ["--bench", "babyai", "--methods", "loop", "ei", "--seeds", "1", "--out", str(out), *overrides]
     assert run_command_line(arguments) == 0
     tables = json.loads(out.read_text())
-    assert [rows[0]["after"]["mean"] for rows in tables.values()] == [0.75, 0.75]
+    assert [[row["after"]["mean"] for row in rows] for rows in tables.values()] == [[0.75, 0.25]] * 2
     assert "after equal rollouts" in (said := capsys.readouterr().out) and "after equal minutes" in said
     assert out.with_suffix(".html").stat().st_size > 100_000
     assert run_command_line([*arguments, "--no-times"]) == 0

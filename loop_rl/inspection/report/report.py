@@ -332,7 +332,9 @@ def _sampling_time(run: RunData) -> str:
 def _differing_settings(runs: list[RunData]) -> list[tuple[str, list[str]]]:
     """(setting, its value in each run)"""
     flat = [flat_settings(run.config.model_dump()) for run in runs]
-    return [(key, [str(one[key]) for one in flat]) for key in flat[0] if len({str(one[key]) for one in flat}) > 1]
+    keys = dict.fromkeys(key for one in flat for key in one)
+    values = {key: [str(one.get(key, "–")) for one in flat] for key in keys}  # parts have settings of their own
+    return [(key, of_key) for key, of_key in values.items() if len(set(of_key)) > 1]
 
 
 def _date(unix_s: float) -> str:
