@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from loop_rl.agents.chat import Chat
 from loop_rl.agents.context import Context, WholeHistory, Window
 from loop_rl.agents.policy import ContextFull, Policy
-from loop_rl.config.settings import AgentConfig
-from loop_rl.data.rollout import Ending, EndReason, Rollout, Turn
+from loop_rl.config.settings import AgentConfig, Config
+from loop_rl.data.rollout import Ending, EndReason, Rollout, Turn, training_id
 from loop_rl.environments.protocol import Environment, Episode, EpisodeLost, Score, ScoringError, Step, Task
 
 _NUM_ATTEMPTS = 3
@@ -222,9 +222,11 @@ def first_seeds(job: Job) -> frozenset[int]:
     return frozenset(_request_seed(job.seed, attempt, 0) for attempt in range(_NUM_ATTEMPTS))
 
 
-def rollout_seed(seed: int, rollout_id: str) -> int:
-    """Of a training episode, in a run with this seed."""
-    return random.Random(f"{seed}/{rollout_id}").getrandbits(62)
+def training_job(config: Config, task: Task, group_id: int, k: int) -> Job:
+    """The k-th episode of a group."""
+    rollout_id = training_id(group_id, k)
+    seed = random.Random(f"{config.seed}/{rollout_id}").getrandbits(62)
+    return Job(task, rollout_id, f"{config.name}-{rollout_id}", seed, group_id, iteration=-1)
 
 
 def _request_seed(*parts: int) -> int:

@@ -122,7 +122,16 @@ def rows_table(rows: Sequence[Row], title: str) -> Table:
     """Percent of held-out tasks done, and what it took."""
     table = Table(title=title)
     table.add_column("method", no_wrap=True)
-    headings = ("seeds", "before", "after", f"less {rows[0].method}", "rollouts", "tokens", "steps", "train min")
+    headings = (
+        "seeds",
+        "before",
+        "after",
+        f"less {Path(rows[0].method).stem}",
+        "rollouts",
+        "tokens",
+        "steps",
+        "train min",
+    )
     for heading in headings:
         table.add_column(heading, justify="right", no_wrap=True)
     for row in rows:

@@ -19,7 +19,8 @@ class Outcome:
     """Of one method with one seed."""
 
     units: dict[str, float]
-    """Share of held-out tasks done by the run's result (the last version, or the selected one), by what the environment takes as independent: a task, or a family."""
+    """Share of held-out tasks done by the run's result (the last version, or the selected one), by what the environment takes as
+    independent: a task, or a family."""
     before: float
     """Share of held-out tasks done by version 0."""
     num_rollouts: int
@@ -59,8 +60,9 @@ def read_units(figures: Sequence[Path], unit: str) -> dict[str, float]:
     """Share of tasks done by what is independent, of one or more evaluations, whose figures' files these are."""
     found: dict[str, list[bool]] = {}
     for file in figures:
-        for name, successes in _success_by(file, unit).items():
-            found.setdefault(name, []).extend(successes)
+        table = pq.read_table(file.with_suffix(".parquet"), columns=[unit, "success"])
+        for name, success in zip(table[unit].to_pylist(), table["success"].to_pylist(), strict=True):
+            found.setdefault(name, []).append(success)
     return {name: sum(values) / len(values) for name, values in found.items()}
 
 
@@ -77,12 +79,3 @@ def version_after(run: RunDir, seconds: float) -> int:
 
 def _seconds_of(line: Mapping[str, float]) -> float:
     return line["time/wait_s"] + line["time/train_s"] + line["time/publish_s"]
-
-
-def _success_by(figures: Path, column: str) -> dict[str, list[bool]]:
-    """Of the rollouts of an evaluation, whose figures' file this is."""
-    table = pq.read_table(figures.with_suffix(".parquet"), columns=[column, "success"])
-    found: dict[str, list[bool]] = {}
-    for name, success in zip(table[column].to_pylist(), table["success"].to_pylist(), strict=True):
-        found.setdefault(name, []).append(success)
-    return found

@@ -215,9 +215,10 @@ def refuse_splits(config: Any) -> None:
         ("tasks.train_split", config.tasks.train_split, environment.training_splits),
         ("evaluation.split", config.evaluation.split, environment.held_out_splits),
         *(("evaluation.more_splits", split, environment.held_out_splits) for split in config.evaluation.more_splits),
-        *[("evaluation.select_split", config.evaluation.select_split, environment.held_out_splits)][
-            : config.evaluation.every
-        ],
+        *(
+            ("evaluation.select_split", split, environment.held_out_splits)
+            for split in config.evaluation.selecting_splits
+        ),
     ):
         if split not in splits:
             raise ValueError(f"{key}: {split} is none of {', '.join(splits)} (environment {config.tasks.environment})")

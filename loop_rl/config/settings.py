@@ -256,6 +256,16 @@ class EvaluationConfig(Section):
     """Base URL, with `/v1`, of an OpenAI-compatible endpoint to evaluate instead of a model of ours; `model.path` is then
     the name that it knows. Refused in training: an endpoint gives no token ids."""
 
+    @property
+    def final_splits(self) -> list[str]:
+        """Those that the run's result is evaluated on."""
+        return [self.split, *self.more_splits]
+
+    @property
+    def selecting_splits(self) -> list[str]:
+        """Those that choose it: one, or none."""
+        return [self.select_split] if self.every else []
+
 
 class TrackingConfig(Section):
     """Where the figures go beside metrics.jsonl and TensorBoard."""
@@ -362,12 +372,12 @@ class Config(Section):
             for name in ("select_split", "select_repeats"):
                 if (value := getattr(self.evaluation, name)) != getattr(EvaluationConfig(), name):
                     raise ValueError(f"evaluation.{name} ({value}) has no effect with evaluation.every: 0")
-        held_out = [self.evaluation.split, *self.evaluation.more_splits]
+        held_out = self.evaluation.final_splits
         if len(set(held_out)) < len(held_out):
             raise ValueError(
                 f"evaluation.more_splits: {', '.join(held_out[1:])} repeats a split (evaluation.split: {held_out[0]})"
             )
-        if self.evaluation.every and self.evaluation.select_split in held_out:
+        if set(self.evaluation.selecting_splits) & set(held_out):
             raise ValueError(
                 f"evaluation.select_split: {self.evaluation.select_split} is evaluated at the end, too; a version that it has chosen "
                 "looks better there than it is; choose another"

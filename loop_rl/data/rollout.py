@@ -188,3 +188,13 @@ class Usage:
 def version_name(version: int) -> str:
     """What a policy version is called: on disk, by servers, and in the names of its evaluations."""
     return f"v{version:06d}"
+
+
+def training_id(group_id: int, k: int) -> str:
+    """Id of the k-th rollout of a group."""
+    return f"g{group_id:06d}-k{k}"
+
+
+def number_in_group(rollout_id: str) -> int:
+    """k of a `training_id`."""
+    return int(rollout_id.rpartition("-k")[2])

@@ -58,8 +58,7 @@ def mean_of_first_measure(run: RunDir, config: Config, version: int) -> float:
 def final_evaluations(config: Config, version: int) -> list[Evaluation]:
     """Of the result: on the held-out split first, then on the others."""
     settings = config.evaluation
-    splits = [settings.split, *settings.more_splits]
-    return [Evaluation(version, split, repeat + 1) for split in splits for repeat in range(settings.repeats)]
+    return [Evaluation(version, split, n + 1) for split in settings.final_splits for n in range(settings.repeats)]
 
 
 def is_finished(run: RunDir, config: Config) -> bool:
@@ -72,7 +71,7 @@ def is_finished(run: RunDir, config: Config) -> bool:
 def repeated_lines(run: RunDir, config: Config, version: int) -> list[str]:
     """Of each split that was evaluated more than once, or beside the first, its measures: mean and standard deviation."""
     lines = []
-    for split in (config.evaluation.split, *config.evaluation.more_splits):
+    for split in config.evaluation.final_splits:
         evaluations = [e for e in final_evaluations(config, version) if e.split == split]
         if len(evaluations) == 1 and split == config.evaluation.split:
             continue

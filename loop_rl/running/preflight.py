@@ -27,7 +27,7 @@ def check_inputs(config: Config) -> None:
     check_ports(config)
     environment = make_part(ENVIRONMENT, config)
     try:
-        for split in (*config.evaluation.more_splits, *[config.evaluation.select_split][: config.evaluation.every]):
+        for split in (*config.evaluation.more_splits, *config.evaluation.selecting_splits):
             environment.tasks(split)
         tasks = environment.training_tasks()
     except TaskError as error:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
+from typing import Any
 
 from loop_rl.agents.episode import Agent, Job, run_episode
 from loop_rl.data.rollout import Rollout
@@ -39,13 +40,18 @@ async def collect(
                     raise
                 on_unscorable(job, error)
 
-    workers = [asyncio.create_task(work()) for _ in range(num_concurrent)]
+    await all_together([work() for _ in range(num_concurrent)])
+
+
+async def all_together(works: Sequence[Coroutine[Any, Any, None]]) -> None:
+    """Run all works to their end; the first error cancels the rest and is raised as it is."""
+    tasks = [asyncio.create_task(work) for work in works]
     try:
-        await asyncio.gather(*workers)
+        await asyncio.gather(*tasks)
     finally:
-        for worker in workers:
-            worker.cancel()
-        await asyncio.gather(*workers, return_exceptions=True)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def in_order(jobs: Iterable[Job]) -> AsyncIterator[Job]:

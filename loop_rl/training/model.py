@@ -33,8 +33,10 @@ class PolicyModel(nn.Module):
         super().__init__()
         self.llm = llm
         self.head = LogprobHead(llm.get_output_embeddings(), temperature, chunk_tokens, LogitRule.of(llm.config))
+        self.keeps_hidden = False
+        """Whether a forward leaves the hidden states that it predicted the targets from in `hidden_NH`, for a critic."""
         self.hidden_NH: Tensor | None = None
-        """Hidden states that the last forward predicted the targets from, without gradient; for a critic."""
+        """Of the last forward, without gradient."""
 
     @property
     def config(self) -> PretrainedConfig:
@@ -67,7 +69,8 @@ class PolicyModel(nn.Module):
             return distribution.log_prob(targets_N), distribution.entropy()
         decoder = model.base_model  # without the output head
         hidden_NH = decoder(**inputs).last_hidden_state[rows_N, positions_N]
-        self.hidden_NH = hidden_NH.detach()
+        if self.keeps_hidden:
+            self.hidden_NH = hidden_NH.detach()
         return self.head(hidden_NH, targets_N, entropy_gradient)
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:

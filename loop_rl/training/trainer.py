@@ -73,6 +73,7 @@ class Trainer:
         self.critic: Critic | None = None
         """Where `algorithm.advantage` reads its values."""
         if "value" in make_part(ADVANTAGE, config).reads:
+            policy.keeps_hidden = True
             self.critic = Critic(config, model.config.get_text_config().hidden_size, self.accelerator.device)
 
     @property

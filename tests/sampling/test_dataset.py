@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from served import SECRET, served_config
 
 from loop_rl.agents.chat import Chat
-from loop_rl.agents.episode import first_seeds
+from loop_rl.agents.episode import first_seeds, training_job
 from loop_rl.agents.policy import ContextFull, PolicyError
 from loop_rl.config.parts import ENVIRONMENT, make_part
 from loop_rl.data.rollout import Rollout, Turn
 from loop_rl.sampling.sources import demonstrations, rejection, search
-from loop_rl.sampling.sources.dataset import NothingToLearn, groups_of, job_of
+from loop_rl.sampling.sources.dataset import NothingToLearn, groups_of
 from loop_rl.sampling.sources.search import Tree, one_turn
 from loop_rl.serving.client import PolicyClient
 from loop_rl.store.rollout_files import read_group, read_rollouts
@@ -97,7 +97,7 @@ def test_demonstrations_are_done_in_the_environment_and_learnt_from_in_epochs(tm
 def test_a_script_begins_again_with_the_episode_and_ends_where_there_is_no_room(served_model):
     config = served_config(served_model)
     chat = Chat.from_pretrained(config.model.path, config.agent)
-    job = job_of(config, None, 0, 0)
+    job = training_job(config, None, 0, 0)
     policy = demonstrations.scripted(job, chat, ["one", "two"])
     first, second, *_ = sorted(first_seeds(job))
 

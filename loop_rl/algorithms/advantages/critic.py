@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Self
 
@@ -34,6 +35,26 @@ class CriticSettings(Section):
         return self
 
 
+class CriticAdvantage(AdvantageEstimator):
+    """A number for every action token, and what the critic is to learn: "return"."""
+
+    reads = frozenset({"value"})
+    gives = frozenset({"advantage", "return", "value"})
+
+    def __call__(self, rollouts_K: Sequence[Rollout], columns_K: Sequence[Columns] = ()) -> list[dict[str, Column]]:
+        found = []
+        for rollout, columns in zip(rollouts_K, columns_K, strict=True):
+            values_N = columns["value"]
+            advantages_N = self.advantages(rollout, values_N)
+            returns_N = [advantage + value for advantage, value in zip(advantages_N, values_N, strict=True)]
+            found.append({"advantage": advantages_N, "return": returns_N, "value": values_N})
+        return found
+
+    @abstractmethod
+    def advantages(self, rollout: Rollout, values_N: Sequence[float]) -> list[float]:
+        """[N]. values_N: what the critic expects before each action token."""
+
+
 class Settings(CriticSettings):
     """Of `advantage: critic`."""
 
@@ -43,22 +64,13 @@ class Settings(CriticSettings):
     """How far the advantage looks past the critic's next value. Paper: 1, its other choices (0.95 to 0.999) diverged."""
 
 
-class Advantage(AdvantageEstimator):
-    """A number for every action token, and what the critic is to learn: "return"."""
+class Advantage(CriticAdvantage):
+    """GAE over the tokens of an episode."""
 
     Settings = Settings
-    reads = frozenset({"value"})
-    gives = frozenset({"advantage", "return", "value"})
 
-    def __call__(self, rollouts_K: Sequence[Rollout], columns_K: Sequence[Columns] = ()) -> list[dict[str, Column]]:
-        found = []
-        for rollout, columns in zip(rollouts_K, columns_K, strict=True):
-            values_N = columns["value"]
-            rewards_N = rewards_of(rollout)
-            advantages_N = gae(rewards_N, values_N, self.settings.gamma, self.settings.gae_lambda)
-            returns_N = [advantage + value for advantage, value in zip(advantages_N, values_N, strict=True)]
-            found.append({"advantage": advantages_N, "return": returns_N, "value": values_N})
-        return found
+    def advantages(self, rollout: Rollout, values_N: Sequence[float]) -> list[float]:
+        return gae(rewards_of(rollout), values_N, self.settings.gamma, self.settings.gae_lambda)
 
 
 def rewards_of(rollout: Rollout) -> list[float]:

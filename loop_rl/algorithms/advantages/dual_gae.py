@@ -6,10 +6,8 @@ from collections.abc import Sequence
 
 from pydantic import Field
 
-from loop_rl.algorithms.advantages.critic import CriticSettings
-from loop_rl.algorithms.protocols import AdvantageEstimator, Columns
+from loop_rl.algorithms.advantages.critic import CriticAdvantage, CriticSettings
 from loop_rl.data.rollout import Rollout
-from loop_rl.data.samples import Column
 
 
 class Settings(CriticSettings):
@@ -25,23 +23,14 @@ class Settings(CriticSettings):
     """As lambda_token, from a turn's last token to the next turn. Verlog: 0.95."""
 
 
-class Advantage(AdvantageEstimator):
-    """A number for every action token, and what the critic is to learn: "return"."""
+class Advantage(CriticAdvantage):
+    """GAE over the tokens of turns and over turns."""
 
     Settings = Settings
-    reads = frozenset({"value"})
-    gives = frozenset({"advantage", "return", "value"})
 
-    def __call__(self, rollouts_K: Sequence[Rollout], columns_K: Sequence[Columns] = ()) -> list[dict[str, Column]]:
-        s, found = self.settings, []
-        for rollout, columns in zip(rollouts_K, columns_K, strict=True):
-            values_N = columns["value"]
-            advantages_N = dual_gae(
-                *by_turn(rollout, values_N), s.gamma_token, s.lambda_token, s.gamma_turn, s.lambda_turn
-            )
-            returns_N = [advantage + value for advantage, value in zip(advantages_N, values_N, strict=True)]
-            found.append({"advantage": advantages_N, "return": returns_N, "value": values_N})
-        return found
+    def advantages(self, rollout: Rollout, values_N: Sequence[float]) -> list[float]:
+        s = self.settings
+        return dual_gae(*by_turn(rollout, values_N), s.gamma_token, s.lambda_token, s.gamma_turn, s.lambda_turn)
 
 
 def by_turn(rollout: Rollout, values_N: Sequence[float]) -> tuple[list[float], list[list[float]]]:

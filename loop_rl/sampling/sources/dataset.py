@@ -7,11 +7,11 @@ import random
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 
-from loop_rl.agents.episode import Agent, Job, first_seeds, rollout_seed
+from loop_rl.agents.episode import Agent, Job, first_seeds
 from loop_rl.agents.policy import ContextFull, Generation, Policy
 from loop_rl.config.settings import Config
-from loop_rl.data.rollout import Rollout, Turn
-from loop_rl.environments.protocol import Environment, ScoringError, Task
+from loop_rl.data.rollout import Rollout, Turn, number_in_group
+from loop_rl.environments.protocol import Environment, ScoringError
 from loop_rl.sampling.collect import collect, in_order
 from loop_rl.store.rollout_files import read_rollouts
 from loop_rl.store.rollouts import RolloutStore
@@ -77,7 +77,7 @@ class Gathering:
     def searched(self, group_id: int) -> list[Rollout]:
         """Finished rollouts of a task, in the order of their numbers."""
         rollouts = self.store.unassigned.get(group_id, {}).values()
-        return sorted(rollouts, key=lambda rollout: int(rollout.rollout_id.rpartition("-k")[2]))
+        return sorted(rollouts, key=lambda rollout: number_in_group(rollout.rollout_id))
 
     def assign_successful(self) -> None:
         """Fix the groups of every iteration: those in which a rollout did its task.
@@ -142,10 +142,3 @@ def groups_of(group_ids: Sequence[int], size: int, seed: int, iteration: int) ->
     order = list(group_ids)
     random.Random(f"{seed}/{epoch}").shuffle(order)
     return order[index * size : (index + 1) * size]
-
-
-def job_of(config: Config, task: Task, group_id: int, k: int) -> Job:
-    """An episode of the data set."""
-    rollout_id = f"g{group_id:06d}-k{k}"
-    seed = rollout_seed(config.seed, rollout_id)
-    return Job(task, rollout_id, f"{config.name}-{rollout_id}", seed, group_id, iteration=-1)

@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from loop_rl.agents.chat import Chat
-from loop_rl.agents.episode import Agent, Job
+from loop_rl.agents.episode import Agent, Job, training_job
 from loop_rl.agents.policy import Generation
 from loop_rl.config.settings import Config
 from loop_rl.environments.protocol import Environment, Task
-from loop_rl.sampling.sources.dataset import Gathering, Remembered, job_of
+from loop_rl.sampling.sources.dataset import Gathering, Remembered
 from loop_rl.store.run_dir import RunDir
 
 NO_VERSION = -1
@@ -23,7 +23,7 @@ async def gather(run: RunDir, config: Config, tasks: Sequence[Task], environment
     """One rollout of every task that has a demonstration. Raises NothingToLearn."""
     tasks = sorted(tasks, key=lambda task: task.task_id)
     texts = {task.task_id: environment.demonstration(task) for task in tasks}
-    jobs = [job_of(config, task, number, k=0) for number, task in enumerate(tasks) if texts[task.task_id]]
+    jobs = [training_job(config, task, number, k=0) for number, task in enumerate(tasks) if texts[task.task_id]]
     gathering = Gathering(run, config, environment, total=len(jobs))
     if gathering.store.num_assigned < config.trainer.num_iterations:
 

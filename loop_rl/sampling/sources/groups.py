@@ -12,10 +12,10 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
-from loop_rl.agents.episode import Job, rollout_seed
+from loop_rl.agents.episode import Job, training_job
 from loop_rl.config.parts import load
 from loop_rl.config.settings import Config
-from loop_rl.data.rollout import EndReason, Rollout
+from loop_rl.data.rollout import EndReason, Rollout, training_id
 from loop_rl.environments.protocol import ScoringError, Task
 from loop_rl.sampling.assignment import Outstanding, choose, max_outstanding, too_old
 from loop_rl.sampling.curriculum import Curriculum
@@ -217,16 +217,8 @@ class Dispatcher:
             if len(self._groups) >= num_wanted:
                 return None
             group = self._begin()
-        rollout_id = _rollout_id(group.group_id, group.to_start.popleft())
-        job = Job(
-            task=group.task,
-            rollout_id=rollout_id,
-            outputs_name=f"{self._config.name}-{rollout_id}",
-            seed=rollout_seed(self._config.seed, rollout_id),
-            group_id=group.group_id,
-            iteration=-1,
-        )
-        group.in_flight[rollout_id] = job
+        job = training_job(self._config, group.task, group.group_id, group.to_start.popleft())
+        group.in_flight[job.rollout_id] = job
         return job
 
     def _begin(self) -> _Group:
@@ -249,7 +241,7 @@ class Dispatcher:
         first_version = min(versions, default=self.num_assigned)
         done = {rollout.rollout_id for rollout in rollouts}
         size = self._config.sampler.rollouts_per_task
-        to_start = deque(k for k in range(size) if _rollout_id(group_id, k) not in done)
+        to_start = deque(k for k in range(size) if training_id(group_id, k) not in done)
         return _Group(group_id, task, first_version, to_start, finished=rollouts)
 
     def _outstanding(self) -> list[Outstanding]:
@@ -304,7 +296,3 @@ class Dispatcher:
 
 def _by_id(rollouts: list[Rollout]) -> list[Rollout]:
     return sorted(rollouts, key=lambda rollout: rollout.rollout_id)
-
-
-def _rollout_id(group_id: int, k: int) -> str:
-    return f"g{group_id:06d}-k{k}"

@@ -9,10 +9,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from loop_rl.agents.chat import Chat
-from loop_rl.agents.episode import Agent, Job
+from loop_rl.agents.episode import Agent, Job, training_job
 from loop_rl.config.settings import Config
+from loop_rl.data.rollout import number_in_group
 from loop_rl.environments.protocol import Environment, Task
-from loop_rl.sampling.sources.dataset import Gathering, job_of
+from loop_rl.sampling.sources.dataset import Gathering
 from loop_rl.serving.client import PolicyClient
 from loop_rl.store.run_dir import RunDir
 
@@ -30,8 +31,7 @@ async def gather(
         untouched = replace(Agent.training(policy, chat, config.agent), version=0)
 
         def agent_of(job: Job) -> Agent:
-            k = int(job.rollout_id.rpartition("-k")[2])
-            return replace(untouched, temperature=temperatures[k // attempts])
+            return replace(untouched, temperature=temperatures[number_in_group(job.rollout_id) // attempts])
 
         async with gathering.reported():
             for attempt in range(attempts):
@@ -39,8 +39,8 @@ async def gather(
                 jobs = []
                 for group_id, task in enumerate(tasks):
                     for index in range(len(temperatures)):
-                        job = job_of(config, task, group_id, k=index * attempts + attempt)
-                        before = (job_of(config, task, group_id, index * attempts + n) for n in range(attempt))
+                        job = training_job(config, task, group_id, k=index * attempts + attempt)
+                        before = (training_job(config, task, group_id, index * attempts + n) for n in range(attempt))
                         if not any(done[one.rollout_id].success for one in before if one.rollout_id in done):
                             jobs.append(job)
                 await gathering.collect(jobs, agent_of)

@@ -14,11 +14,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from loop_rl.agents.chat import Chat
-from loop_rl.agents.episode import Agent, run_episode
+from loop_rl.agents.episode import Agent, run_episode, training_job
 from loop_rl.config.settings import Config
-from loop_rl.data.rollout import Rollout, Turn
+from loop_rl.data.rollout import Rollout, Turn, training_id
 from loop_rl.environments.protocol import Environment, ScoringError, Task
-from loop_rl.sampling.sources.dataset import Gathering, NothingToLearn, Remembered, generation_of, job_of
+from loop_rl.sampling.collect import all_together
+from loop_rl.sampling.sources.dataset import Gathering, NothingToLearn, Remembered, generation_of
 from loop_rl.serving.client import PolicyClient
 from loop_rl.store.run_dir import RunDir
 
@@ -43,13 +44,7 @@ async def gather(
                 await _grow(gathering, config, tasks[group_id], group_id, agent)
 
         async with gathering.reported():
-            growing = [asyncio.create_task(grow_in_turn(group_id)) for group_id in range(len(tasks))]
-            try:
-                await asyncio.gather(*growing)  # raises the first error as it is
-            finally:
-                for task in growing:
-                    task.cancel()
-                await asyncio.gather(*growing, return_exceptions=True)
+            await all_together([grow_in_turn(group_id) for group_id in range(len(tasks))])
     pairs: dict[int, list[Rollout]] = {}
     for group_id in range(len(tasks)):
         tree = Tree(config.sampler.exploration)
@@ -71,7 +66,7 @@ async def _grow(gathering: Gathering, config: Config, task: Task, group_id: int,
     """The searches of one task, one after another; those that an earlier process has done are there."""
     tree, done = Tree(config.sampler.exploration), gathering.rollouts
     for number in range(config.sampler.searches):
-        job = job_of(config, task, group_id, k=number)
+        job = training_job(config, task, group_id, k=number)
         if rollout := done.get(job.rollout_id):
             tree.add(rollout)
             continue
@@ -166,12 +161,10 @@ class Tree:
 def one_turn(node: Node, group_id: int, k: int) -> Rollout:
     """A node as what is trained on: all that was read and written before is context, its action is the only one; its reward is
     its value."""
-    turns = node.rollout.turns[: node.depth]
-    last_start = max((i for i, turn in enumerate(turns) if not turn.extends), default=0)
-    context: list[int] = []
-    for turn in turns[last_start:-1]:
-        context += turn.context_ids + turn.action_ids
-    action = replace(turns[-1], context_ids=context + turns[-1].context_ids, extends=False, reward=0.0)
+    so_far = replace(node.rollout, turns=node.rollout.turns[: node.depth])
+    sample, turn = so_far.samples()[-1], so_far.turns[-1]
+    context_ids = sample.token_ids[: -len(turn.action_ids)]
+    action = replace(turn, context_ids=context_ids, extends=False, reward=0.0)
     return replace(
-        node.rollout, rollout_id=f"g{group_id:06d}-k{k}", group_id=group_id, turns=[action], score=node.value
+        node.rollout, rollout_id=training_id(group_id, k), group_id=group_id, turns=[action], score=node.value
     )
