@@ -96,7 +96,7 @@ def full_rank(folder: str, dtype: str, zero_stage: int) -> None:
     made = Trainer(config)
     Path("/proc/self/clear_refs").write_text("5")  # the peak is what is used now: loading is not counted
     objective = make_objective(config)
-    made.rehearse([longest_sample(config, objective.reads)], objective)
+    made.rehearse([longest_sample(config, made.reads(objective))], objective)
     terms = training_memory(model_shape(folder)[0], config, made.num_ranks)
     formula, measured = sum(terms.values()) - terms["reserve"], _status_bytes("VmHWM") - before
     if made.is_main:

@@ -15,6 +15,7 @@ import shlex
 import sys
 import time
 from pathlib import Path
+from statistics import fmean
 
 from loop_rl.algorithms.learning import advantages_of, make_objective
 from loop_rl.config.base import ConfigError
@@ -30,10 +31,10 @@ from loop_rl.store.run_dir import RunDir
 from loop_rl.store.timeline import Timeline
 from loop_rl.store.updates import write_updates
 from loop_rl.training.agreement import check_own_forward, check_sampler
-from loop_rl.training.charges import charge_rollouts, known_columns, less
 from loop_rl.training.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
 from loop_rl.training.engine import end_process
 from loop_rl.training.figures import describe_groups, describe_left_out
+from loop_rl.training.known import known_columns
 from loop_rl.training.launcher import refuse_contradictions
 from loop_rl.training.publish import publish_policy
 from loop_rl.training.stress import stress_step
@@ -67,19 +68,13 @@ def train(run: RunDir, config: Config) -> None:
             groups = wait_for_groups(run, config, iteration, report=trainer.is_main)
 
         with timeline.span("training", iteration) as training:
-            advantages, samples, num_kept = {}, [], 0
-            charges = charge_rollouts(trainer, groups, penalties)  # LOOP has no penalties
-            known = known_columns(trainer, groups, estimator.reads, environment.has_failed)  # and needs nothing else
-            for group in groups:
-                # 2. Advantage: each rollout against the others of its task.
-                rollouts_K = [less(rollout, charges) for rollout in group.rollouts]
-                columns_K = advantages_of(estimator, rollouts_K, known)
-                for rollout, columns in zip(group.rollouts, columns_K, strict=True):
-                    advantages[rollout.rollout_id] = columns["advantage"]
-                    # 3. Filter: only what teaches something is trained on.
-                    if is_kept(rollout, columns):
-                        num_kept += 1
-                        samples += rollout.samples(columns)
+            known = known_columns(trainer, groups, estimator.reads, penalties, environment.has_failed)
+            # 2. Advantage: each rollout against the others of its task.
+            columns = advantages_of(estimator, groups, known)
+            # 3. Filter: only what teaches something is trained on.
+            rollouts = [rollout for group in groups for rollout in group.rollouts]
+            kept = [rollout for rollout in rollouts if is_kept(rollout, columns[rollout.rollout_id])]
+            samples = [sample for rollout in kept for sample in rollout.samples(columns[rollout.rollout_id])]
 
             # 4. Update: N epochs over shuffled minibatches.
             if samples:
@@ -93,13 +88,14 @@ def train(run: RunDir, config: Config) -> None:
         # The figures, the checkpoint, the policy, in this order: killed in between, the iteration is done again and its
         # figures replaced; and a version that others have seen can always be resumed from.
         if metrics:
+            advantages = {rollout_id: of_rollout["advantage"] for rollout_id, of_rollout in columns.items()}
             write_updates(run.update_file(iteration), advantages, update.tokens)
             times = {"time/wait_s": waiting.seconds, "time/train_s": training.seconds, "time/publish_s": publish_s}
             policy = {f"policy/{name}": value for name, value in update.figures.items()}
-            if charges:
-                policy["policy/reward_penalty"] = sum(charges.values()) / len(charges)
+            if any(penalty.charges for penalty in penalties):
+                policy["policy/reward_penalty"] = fmean(sum(known[r.rollout_id]["charge"]) for r in rollouts)
             sampled = describe_groups(
-                groups, iteration, num_kept, config.sampler.max_staleness, environment.end_reasons
+                groups, iteration, len(kept), config.sampler.max_staleness, environment.end_reasons
             )
             left_out = describe_left_out(groups, read_dropped(run, iteration))
             metrics.write(iteration, sampled | left_out | policy | times)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING
 from loop_rl.algorithms.protocols import AdvantageEstimator, Batch, Columns, Objective, Penalty, Terms
 from loop_rl.config.parts import OBJECTIVE, PENALTIES, make_part, make_parts
 from loop_rl.config.settings import Config
-from loop_rl.data.rollout import Rollout
+from loop_rl.data.rollout import Group
 from loop_rl.data.samples import Column
 
 if TYPE_CHECKING:
@@ -23,12 +24,21 @@ def make_objective(config: Config) -> Objective:
 
 
 def advantages_of(
-    estimator: AdvantageEstimator, rollouts_K: Sequence[Rollout], known: Mapping[str, Columns]
-) -> list[dict[str, Column]]:
-    """The columns of each rollout of a group. known: by the id of the rollout, what the estimator reads."""
-    if not estimator.reads:
-        return estimator(rollouts_K)
-    return estimator(rollouts_K, [known[rollout.rollout_id] for rollout in rollouts_K])
+    estimator: AdvantageEstimator, groups: Sequence[Group], known: Mapping[str, Columns]
+) -> dict[str, dict[str, Column]]:
+    """The columns of every rollout of an iteration, by its id. known: by the same, what the estimator reads, and the "charge" of
+    penalties on the reward."""
+    columns: dict[str, dict[str, Column]] = {}
+    for group in groups:
+        rollouts_K, columns_K = group.rollouts, [known[rollout.rollout_id] for rollout in group.rollouts]
+        if "charge" not in estimator.reads:
+            rollouts_K = [
+                replace(rollout, score=rollout.score - math.fsum(of_rollout["charge"]))
+                for rollout, of_rollout in zip(rollouts_K, columns_K, strict=True)
+            ]
+        found_K = estimator(rollouts_K, columns_K) if estimator.reads else estimator(rollouts_K)
+        columns |= {rollout.rollout_id: found for rollout, found in zip(rollouts_K, found_K, strict=True)}
+    return estimator.over_iteration(columns)
 
 
 class Penalised(Objective):

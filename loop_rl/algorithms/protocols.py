@@ -71,7 +71,8 @@ class AdvantageEstimator(Part, ABC):
     gives: frozenset[str] = frozenset({"advantage"})
     """Names of the columns."""
     reads: frozenset[str] = frozenset()
-    """Columns that it needs: "value", of a critic, which is then made; "failed", 1 where the token's turn ended in an error, else 0."""
+    """Columns that it needs: "value", of a critic, which is then made; "failed", 1 where the token's turn ended in an error, else 0;
+    "charge", what penalties take off the reward at each token, which is otherwise taken off the rollout's score."""
 
     @abstractmethod
     def __call__(self, rollouts_K: Sequence[Rollout]) -> list[dict[str, Column]]:
@@ -79,6 +80,10 @@ class AdvantageEstimator(Part, ABC):
 
         One that `reads` columns gets them as a second argument, of each rollout a list by name.
         """
+
+    def over_iteration(self, columns: dict[str, dict[str, Column]]) -> dict[str, dict[str, Column]]:
+        """What becomes of the columns of all rollouts of an iteration, by their ids; here nothing."""
+        return columns
 
 
 class RolloutFilter(Part, ABC):
@@ -139,6 +144,6 @@ class Penalty(Part, ABC):
     def __call__(self, logprobs_N: Tensor, batch: Batch) -> Terms:
         """What is taken off, as `objective_N`, with its figures; arguments as for `Objective`."""
 
-    def charge(self, columns_N: Mapping[str, Tensor]) -> float:
-        """What a rollout's reward is lowered by. columns_N: of its N action tokens, what it `charges`."""
+    def charge(self, columns_N: Mapping[str, Tensor]) -> Tensor:
+        """[N], what the reward is lowered by at each action token. columns_N: what it `charges`."""
         raise NotImplementedError

@@ -161,6 +161,11 @@ def refuse_unread(config: Any) -> None:
             f"algorithm.critic_warmup_iterations ({config.algorithm.critic_warmup_iterations}) leaves nothing of "
             f"trainer.num_iterations ({config.trainer.num_iterations}) to the policy"
         )
+    if getattr(config.algorithm, "critic", None) == "adapter" and config.model.lora is None:
+        raise ValueError(
+            "algorithm.critic: adapter is one on the frozen model, and with model.lora: null nothing is frozen: it would need a second "
+            "model; give model.lora a section, or take algorithm.critic: head"
+        )
     if config.sampler.source == "search" and not objective.compares_pairs:
         raise ValueError(
             f"sampler.source: search finds pairs of actions, and algorithm.objective: {config.algorithm.objective} compares none; take "

@@ -37,6 +37,8 @@ def training_memory(shape: ModelShape, config: Config, num_ranks: int) -> dict[s
       have given so far, and what the next one gives), for DeepSpeed takes the others over into its buckets. 4 A / R
       accumulated in float32, in the CPU's memory where the optimiser is. ZeRO-1 in bfloat16: A s + 4 A in any case.
     - optimiser: 12 A / R, float32 master weights and AdamW's two moments; nothing where it is offloaded.
+    - critic: whole on every rank, with its gradients, AdamW's moments and where it is an adapter float32 copies of its weights and
+      gradients; 0.84 H^2 parameters of a head, A of an adapter. Its activations follow the policy's, and are no more.
     - buckets: DeepSpeed's buffers for reducing gradients and, under ZeRO-3, gathering weights, 50M elements each.
     - activations kept: with checkpointing T L H s, the input of each layer; without, what every layer keeps.
     - working set: the larger of one layer's backward and one chunk of the logits (20 bytes each), which never exist
@@ -81,6 +83,8 @@ def training_memory(shape: ModelShape, config: Config, num_ranks: int) -> dict[s
         "optimiser step": max(0.0, step - activations - working_set - gone) * offloaded,
         "reserve": TRAINING_RESERVE,
     }
+    if critic := getattr(config.algorithm, "critic", None):
+        terms["critic"] = (2 * s + 16) * trained if critic == "adapter" else 16 * 0.84 * shape.hidden**2
     unused = ("optimiser step",) if lora else ("adapter",)
     return {name: size for name, size in terms.items() if name not in unused}
 

@@ -11,6 +11,9 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from loop_rl.algorithms.learning import make_objective
+from loop_rl.algorithms.protocols import COMPUTED
+from loop_rl.config.parts import PENALTIES, make_parts
 from loop_rl.config.settings import Config
 from loop_rl.planning.gpus import Gpu
 from loop_rl.planning.memory import DTYPE_BYTES, kv_bytes_per_token
@@ -82,6 +85,18 @@ def rollout_flops(shape: ModelShape, config: Config, tokens: int) -> float:
     return linear + attention
 
 
+def forward_flops(shape: ModelShape, tokens: int) -> float:
+    """Operations of one pass over a rollout, see `rollout_flops`."""
+    return 2 * shape.num_matmul_parameters * tokens + 2 * tokens**2 * shape.query * shape.num_layers
+
+
+def num_first_passes(config: Config) -> int:
+    """Forward passes over an iteration's rollouts before its first step: of a critic, of the policy that the iteration starts from, of
+    the untouched model."""
+    columns = make_objective(config).reads.union(*(penalty.charges for penalty in make_parts(PENALTIES, config)))
+    return len(COMPUTED & columns) + hasattr(config.algorithm, "critic")
+
+
 def publishing_time(shape: ModelShape, config: Config, guess: Assumptions) -> float:
     """Seconds from the last optimiser step until the servers answer with the new version.
 
@@ -101,7 +116,7 @@ def training_time(
     """Seconds of one iteration's update as a function of the rollouts' lengths.
 
     A step takes as long as its busiest rank: rollouts are shared out longest first, as loop_rl.training.batching does, so more
-    ranks than rollouts in a minibatch are of no use. Under ZeRO-3 each micro-batch gathers the weights twice, and where
+    ranks than rollouts in a minibatch are of no use. A critic that is an adapter doubles it. Under ZeRO-3 each micro-batch gathers the weights twice, and where
     all are trained each reduces as many gradients, beside the computation; the slower of both counts.
     """
     trainer = config.trainer
@@ -111,21 +126,27 @@ def training_time(
     weights = shape.num_parameters * DTYPE_BYTES[config.model.dtype] * (1 - 1 / num_ranks)
     moved = (2 if trainer.zero_stage == 3 else 0) + (0 if config.model.lora else 1)
     gather_s = moved * weights / link
+    passes = 2 if getattr(config.algorithm, "critic", None) == "adapter" else 1
+    first_passes = num_first_passes(config)
 
     def seconds(lengths: Sequence[int]) -> float:
         rng, total = random.Random(0), 0.0
+        if first_passes:
+            total += first_passes * step_seconds(lengths, lambda length: forward_flops(shape, length))
         for _ in range(config.algorithm.epochs):
             order = rng.sample(list(lengths), len(lengths))
             size = trainer.minibatch_rollouts or len(order)
             for start in range(0, len(order), size):
-                total += step_seconds(order[start : start + size])
+                total += passes * step_seconds(
+                    order[start : start + size], lambda length: rollout_flops(shape, config, length)
+                )
         return total
 
-    def step_seconds(lengths: Sequence[int]) -> float:
+    def step_seconds(lengths: Sequence[int], flops_of: Callable[[int], float]) -> float:
         ranks = [(0.0, rank, 0) for rank in range(data_ranks)]
         for length in sorted(lengths, reverse=True):
             flops, rank, tokens = ranks[0]
-            heapq.heapreplace(ranks, (flops + rollout_flops(shape, config, length), rank, tokens + length))
+            heapq.heapreplace(ranks, (flops + flops_of(length), rank, tokens + length))
         micro_batches = max(math.ceil(tokens / trainer.max_tokens_per_microbatch) for _, _, tokens in ranks)
         return max(max(flops for flops, _, _ in ranks) / per_second, micro_batches * gather_s)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -18,6 +18,9 @@ from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, Pre
 
 from loop_rl.config.settings import Config
 from loop_rl.training.heads import LogitRule, LogprobHead
+
+if TYPE_CHECKING:
+    from loop_rl.training.batching import MicroBatch
 
 POLICY_ADAPTER = "default"
 """PEFT's name of the adapter that is published."""
@@ -43,6 +46,21 @@ class PolicyModel(nn.Module):
         """The LLM's; Accelerate asks for it under sequence parallelism."""
         return self.llm.config
 
+    @property
+    def hidden_size(self) -> int:
+        """H."""
+        return self.llm.config.get_text_config().hidden_size
+
+    @property
+    def device(self) -> torch.device:
+        return self.head.weight.device
+
+    def hidden(self, batch: MicroBatch) -> Tensor:
+        """[N, H], the hidden states that a micro-batch's targets are predicted from, with gradient."""
+        return self(
+            batch.input_ids_BT, batch.rows_N, batch.positions_N, batch.targets_N, batch.first_position, hidden_only=True
+        )
+
     def forward(
         self,
         input_ids_BT: Tensor,
@@ -52,12 +70,14 @@ class PolicyModel(nn.Module):
         first_position: int = 0,
         own_forward: bool = False,
         entropy_gradient: bool = False,
-    ) -> tuple[Tensor, Tensor]:
+        hidden_only: bool = False,
+    ) -> tuple[Tensor, Tensor] | Tensor:
         """Float32 log-probabilities and entropies (nats) of targets_N, predicted at column positions_N of rows_N.
 
         first_position: place of the first column in its rollout.
         own_forward: as the LLM's own forward computes the logits, all of them; to compare with.
         entropy_gradient: the entropies carry a gradient.
+        hidden_only: see `hidden`.
         """
         model = self.llm.get_base_model() if isinstance(self.llm, PeftModel) else self.llm
         end = first_position + input_ids_BT.shape[1]
@@ -69,6 +89,8 @@ class PolicyModel(nn.Module):
             return distribution.log_prob(targets_N), distribution.entropy()
         decoder = model.base_model  # without the output head
         hidden_NH = decoder(**inputs).last_hidden_state[rows_N, positions_N]
+        if hidden_only:
+            return hidden_NH
         if self.keeps_hidden:
             self.hidden_NH = hidden_NH.detach()
         return self.head(hidden_NH, targets_N, entropy_gradient)
@@ -140,3 +162,8 @@ def trainable(base: PreTrainedModel, config: Config) -> PreTrainedModel | PeftMo
     )
     # DeepSpeed keeps the adapter's float32 master weights; peft must not make float32 ones of its own.
     return get_peft_model(base, lora, POLICY_ADAPTER, autocast_adapter_dtype=False)
+
+
+def adapter_weights(llm: PeftModel, name: str) -> dict[str, nn.Parameter]:
+    """The weights of one of its adapters."""
+    return {full: parameter for full, parameter in llm.named_parameters() if f".{name}." in full}

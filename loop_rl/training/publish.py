@@ -16,7 +16,7 @@ from loop_rl.config.settings import Config
 from loop_rl.machine.files import remove_leftovers, unfinished_twin
 from loop_rl.store.run_dir import RunDir
 from loop_rl.training.engine import gathered
-from loop_rl.training.model import POLICY_ADAPTER
+from loop_rl.training.model import POLICY_ADAPTER, adapter_weights
 from loop_rl.training.model_folder import save_model
 from loop_rl.training.trainer import Trainer
 
@@ -58,7 +58,7 @@ def save_policy(trainer: Trainer, folder: Path) -> None:
         save_model(trainer.llm, folder, trainer.is_main, partial(gathered, is_split=is_split))
         return
     # By its name: whatever else is trained, such as a critic, is none of the sampler's business.
-    adapter = {name: p for name, p in trainer.llm.named_parameters() if f".{POLICY_ADAPTER}." in name}
+    adapter = adapter_weights(trainer.llm, POLICY_ADAPTER)
     with gathered(list(adapter.values()), is_split):
         weights = {name: p.detach().cpu().clone() for name, p in adapter.items()} if trainer.is_main else {}
     if not trainer.is_main:

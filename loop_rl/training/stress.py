@@ -34,7 +34,7 @@ def stress_step(trainer: Trainer, objective: Objective) -> None:
         # Before the step: without memory left the system may kill the process, and then this is the log's last line.
         print(f"{what} begins; if the process is killed here, memory ran out: {advice(config)}", flush=True)
     try:
-        peak_memory = trainer.rehearse([longest_sample(config, objective.reads)] * num_rollouts, objective)
+        peak_memory = trainer.rehearse([longest_sample(config, trainer.reads(objective))] * num_rollouts, objective)
     except (RuntimeError, MemoryError) as error:
         if not _is_out_of_memory(error):
             raise

@@ -33,7 +33,7 @@ from loop_rl.training.batching import (
     shuffled_minibatches,
     size_of,
 )
-from loop_rl.training.critic import Critic, explained_variance
+from loop_rl.training.critic import READS, Critic, explained_variance, make_critic
 from loop_rl.training.engine import limit_collectives, make_accelerator, peak_memory
 from loop_rl.training.model import PolicyModel, load_llm, trainable
 from loop_rl.training.schedule import learning_rate
@@ -73,8 +73,7 @@ class Trainer:
         self.critic: Critic | None = None
         """Where `algorithm.advantage` reads its values."""
         if "value" in make_part(ADVANTAGE, config).reads:
-            policy.keeps_hidden = True
-            self.critic = Critic(config, model.config.get_text_config().hidden_size, self.accelerator.device)
+            self.critic = make_critic(config, policy)
 
     @property
     def rank(self) -> int:
@@ -114,7 +113,8 @@ class Trainer:
             learning_rate: of the iteration.
             grad_norm, grad_norm_max: mean and largest global gradient norm of the steps, before clipping.
             num_steps, num_rollouts, num_tokens, num_action_tokens: of the iteration, each epoch counted.
-            value_loss, explained_variance: of a critic: its squared error, and that of the values at the iteration's start.
+            value_loss, value_grad_norm, explained_variance: of a critic: its weighted squared error, the mean norm of its own gradient
+                before clipping, and what the values at the iteration's start explain.
             stopped_by_kl: 1 when `algorithm.max_iteration_kl` ended it, else 0; absent where that is 0.
             tokens_per_s: num_tokens per second over all ranks.
             peak_memory_gib: most memory that any one rank has used so far: of its GPU, without one resident in RAM.
@@ -140,21 +140,15 @@ class Trainer:
             values, returns = ([x for sample in samples for x in sample.columns[name]] for name in ("value", "return"))
             described["explained_variance"] = explained_variance(torch.tensor(values), torch.tensor(returns))
         minibatches = self._minibatches(samples, iteration, objective.compares_pairs)
-        totals, grad_norms = Totals(), []
+        critic_alone = self.critic is not None and self.critic.learns_alone(iteration)
+        totals, grad_norms, value_grad_norms = Totals(), [], []
         for step, minibatch in enumerate(minibatches):
             # The first step compares the trainer with the sampler, before anything has changed.
             compare_version = iteration if step == 0 else None
             in_last_epoch = step >= len(minibatches) - len(minibatches) // self.config.algorithm.epochs
-            grad_norm = self._step(
-                samples,
-                minibatch,
-                objective,
-                totals,
-                compare_version,
-                in_last_epoch,
-                critic=self.critic,
-                critic_alone=self.critic is not None and self.critic.learns_alone(iteration),
-            )
+            grad_norm = self._step(samples, minibatch, objective, totals, compare_version, in_last_epoch, critic_alone)
+            if self.critic:
+                value_grad_norms.append(self.critic.step())
             if grad_norm is None:
                 described["stopped_by_kl"] = 1.0
                 minibatches = minibatches[: step + 1]
@@ -173,9 +167,11 @@ class Trainer:
         if self.config.algorithm.max_iteration_kl:
             described.setdefault("stopped_by_kl", 0.0)
         figures = totals.figures() | described
+        if self.critic:
+            figures["value_loss"] = totals.value_loss / num_rollouts
+            figures["value_grad_norm"] = sum(value_grad_norms) / max(len(value_grad_norms), 1)
         figures |= {
             "loss": totals.loss / num_rollouts,
-            **({"value_loss": totals.value_loss / num_rollouts} if self.critic else {}),
             "grad_norm": sum(grad_norms) / max(len(grad_norms), 1),
             "grad_norm_max": max(grad_norms, default=0.0),
             "learning_rate": learning_rate(self.config.trainer, iteration),
@@ -185,6 +181,10 @@ class Trainer:
             "tokens_per_s": num_tokens / seconds,
         }
         return Update(figures, totals.by_rollout(samples))
+
+    def reads(self, objective: Objective) -> frozenset[str]:
+        """Columns that samples must have."""
+        return objective.reads | (READS if self.critic else frozenset())
 
     def add_column(self, samples: Sequence[Sample], name: str) -> None:
         """Give each sample that lacks it a column of `COMPUTED`, under the policy as it is now. Every rank must call it."""
@@ -210,12 +210,7 @@ class Trainer:
 
     def values(self, samples: Sequence[Sample]) -> list[list[float]]:
         """What the critic expects at the samples' action tokens, the same on every rank."""
-
-        def values_N(batch: MicroBatch) -> Tensor:
-            self._forward(batch)
-            return self.critic.values(self.engine.module.hidden_NH)
-
-        return self._of_tokens(samples, values_N)
+        return self._of_tokens(samples, self.critic.values)
 
     @torch.no_grad()
     def _of_tokens(self, samples: Sequence[Sample], compute: Callable[[MicroBatch], Tensor]) -> list[list[float]]:
@@ -247,6 +242,9 @@ class Trainer:
         totals = Totals()
         with self._learning_rate(0.0):
             self._step(of_all_ranks, list(range(len(of_all_ranks))), objective, totals)
+        if self.critic:
+            self.critic.step()
+            self.critic.forget()
         for state in optimizer.state.values():
             for value in state.values():
                 value.zero_()
@@ -273,19 +271,18 @@ class Trainer:
         totals: Totals,
         compare_version: int | None = None,
         in_last_epoch: bool = False,
-        critic: Critic | None = None,
         critic_alone: bool = False,
     ) -> float | None:
         """One optimiser step on the mean over a minibatch, given as indices of samples; returns the global gradient
-        norm before clipping, or None when `algorithm.max_iteration_kl` forbade the step.
+        norm before clipping, or None when `algorithm.max_iteration_kl` forbade the step. A critic is left with its gradients.
 
         compare_version: add up how trainer and sampler differ on the tokens that this version sampled.
-        critic: learns beside the policy, or alone.
+        critic_alone: the policy stays as it is.
         """
         size = size_of(samples, minibatch)
         plan = self._plan(samples, minibatch, objective.compares_pairs)
         start = "recomputed" if "recomputed" in objective.reads else "behaviour"
-        columns = objective.reads | {"behaviour"} | ({"return"} if critic else set())
+        columns = self.reads(objective) | {"behaviour"}
         log_ratio_sum, values = 0.0, {}
         for i, indices in enumerate(plan):
             batch = self._microbatch(samples, indices, columns, size)
@@ -297,9 +294,8 @@ class Trainer:
             entropies_N = entropies_N.detach()
             if not critic_alone:
                 self.engine.backward(loss * self._num_averaged)
-            if critic:
-                value_loss = critic.add_loss(self.engine.module.hidden_NH, batch.columns_N["return"], batch.weights_N)
-                totals.value_loss += value_loss.item() * size.num_rollouts
+            if self.critic:
+                totals.value_loss += self.critic.learn(batch) * size.num_rollouts
             if indices:  # a dummy counts nowhere
                 totals.add(loss.item() * size.num_rollouts, terms, entropies_N)
                 log_ratio_sum += (logprobs_N.detach() - batch.columns_N[start]).double().sum().item()
@@ -314,8 +310,6 @@ class Trainer:
         for index in minibatch:  # another rank may have it this time
             totals.last_epoch.pop(index, None)
         totals.last_epoch |= values
-        if critic:
-            critic.step()
         totals.peak_memory = max(totals.peak_memory, peak_memory())
         if critic_alone:
             return 0.0

@@ -1,10 +1,14 @@
+from dataclasses import replace
+
 import pytest
 import tiny
 from hypothesis import given
 from hypothesis import strategies as st
 
 from loop_rl.algorithms.advantages.critic import gae, rewards_of
-from loop_rl.algorithms.advantages.dual_gae import by_turn, dual_gae
+from loop_rl.algorithms.advantages.dual_gae import Advantage as DualGae
+from loop_rl.algorithms.advantages.dual_gae import Settings as DualSettings
+from loop_rl.algorithms.advantages.dual_gae import dual_gae
 from loop_rl.algorithms.advantages.error_shaped import Advantage as ErrorShaped
 from loop_rl.algorithms.advantages.error_shaped import Settings as ErrorSettings
 from loop_rl.algorithms.advantages.group_mean import group_mean
@@ -167,22 +171,29 @@ turns = st.lists(st.tuples(st.floats(-1, 1), st.lists(st.floats(0, 1), min_size=
 shares = st.floats(0.1, 1)
 
 
+def at_the_end(rewards, values):
+    """Rewards of turns, each at its last token."""
+    return [[0.0] * (len(of_turn) - 1) + [reward] for reward, of_turn in zip(rewards, values, strict=True)]
+
+
 @given(turns, st.tuples(shares, shares, shares, shares))
 def test_dual_gae_is_its_formula(turns, discounts):
     rewards, values = zip(*turns, strict=True)
-    assert dual_gae(rewards, values, *discounts) == pytest.approx(slow_dual_gae(rewards, values, *discounts), abs=1e-9)
+    ours = dual_gae(at_the_end(rewards, values), values, *discounts)
+    assert ours == pytest.approx(slow_dual_gae(rewards, values, *discounts), abs=1e-9)
 
 
 @given(turns, shares, shares)
 def test_dual_gae_with_equal_pairs_is_gae(turns, gamma, lam):
     rewards, values = zip(*turns, strict=True)
-    by_token = [
-        reward if j == len(of_turn) - 1 else 0.0
-        for reward, of_turn in zip(rewards, values, strict=True)
-        for j in range(len(of_turn))
-    ]
-    expected = gae(by_token, [value for of_turn in values for value in of_turn], gamma, lam)
-    assert dual_gae(rewards, values, gamma, lam, gamma, lam) == pytest.approx(expected, abs=1e-9)
+    by_token = at_the_end(rewards, values)
+    expected = gae(
+        [reward for of_turn in by_token for reward in of_turn],
+        [value for of_turn in values for value in of_turn],
+        gamma,
+        lam,
+    )
+    assert dual_gae(by_token, values, gamma, lam, gamma, lam) == pytest.approx(expected, abs=1e-9)
 
 
 @given(turns, shares, shares)
@@ -190,16 +201,27 @@ def test_dual_gae_with_a_token_pair_of_1_is_gae_over_turns(turns, gamma, lam):
     rewards, values = zip(*turns, strict=True)
     firsts = [of_turn[0] for of_turn in values]
     of_turns = gae(rewards, firsts, gamma, lam)
-    ours = dual_gae(rewards, values, 1.0, 1.0, gamma, lam)
+    ours = dual_gae(at_the_end(rewards, values), values, 1.0, 1.0, gamma, lam)
     starts = [sum(map(len, values[:t])) for t in range(len(values))]
     assert [ours[start] for start in starts] == pytest.approx(of_turns, abs=1e-9)
 
 
-def test_turns_without_tokens_lose_no_reward():
+def test_what_a_critic_learns_from_by_hand():
     (rollout, *_), *_ = (group.rollouts for group in tiny.make_groups(1))
-    for number, turn in enumerate(rollout.turns):
-        turn.reward = 0.1 * (number + 1)
-    rollout.turns[0].action_ids = []
-    rewards, values = by_turn(rollout, [0.0] * rollout.num_action_tokens)
-    assert sum(map(len, values)) == rollout.num_action_tokens
-    assert not rewards or sum(rewards) == pytest.approx(rollout.reward)
+    first, *others = rollout.turns
+    rollout.turns, rollout.score = [first, replace(first, action_ids=[], reward=0.25), *others[:1]], 1.0
+    lengths = [len(turn.action_ids) for turn in rollout.turns if turn.action_ids]
+    num_tokens = sum(lengths)
+    known = {"value": [0.5] * num_tokens, "charge": [0.0] * (num_tokens - 1) + [0.125]}
+    estimate = DualGae(DualSettings(gamma_turn=1.0, lambda_turn=1.0, first_token_weight=3.0, whiten=True))
+    (columns,) = estimate([rollout], [known])
+    # With every discount 1 the return is what is still to come: a turn without tokens earns for the one before.
+    after_first = 0.875 if len(lengths) > 1 else None
+    assert columns["return"] == pytest.approx(
+        [1.125] * lengths[0] + [after_first] * (num_tokens - lengths[0]), abs=1e-9
+    )
+    assert columns["advantage"] == pytest.approx([r - 0.5 for r in columns["return"]])
+    assert columns["value_weight"] == [w for n in lengths for w in [3.0] + [1.0] * (n - 1)]
+    white = estimate.over_iteration({"r": columns})["r"]["advantage"]
+    assert sum(white) == pytest.approx(0, abs=1e-6)
+    assert sum(a * a for a in white) / num_tokens == pytest.approx(1 if len(lengths) > 1 else 0)

@@ -42,8 +42,8 @@ def test_k1_and_k3_are_unbiased_and_the_gradient_of_k2_is_that_of_the_divergence
     assert of_k1.tolist() == pytest.approx([0, 0, 0])  # why k1 is refused in the loss
 
 
-def test_what_a_reward_is_charged_is_the_sum_over_tokens():
+def test_what_a_reward_is_charged_at_each_token():
     penalty = Penalty(Settings(kl_coefficient=0.5, kl_estimator="k1", kl_in="reward"))
     columns = {"recomputed": torch.tensor([-1.0, -2.0]), "reference": torch.tensor([-1.5, -4.0])}
-    assert penalty.charge(columns) == pytest.approx(0.5 * (0.5 + 2.0))
+    assert penalty.charge(columns).tolist() == pytest.approx([0.25, 1.0])
     assert penalty.charges == {"recomputed", "reference"} and not penalty.reads

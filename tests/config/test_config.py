@@ -143,6 +143,15 @@ PAIRS = ["algorithm.advantage=pair", "algorithm.objective=preference"]
             "algorithm.critic_warmup_iterations (10) leaves nothing of",
         ),
         (["algorithm.advantage=critic"], "set algorithm.filter: everything"),
+        (
+            [
+                "algorithm.advantage=dual_gae",
+                "algorithm.filter=everything",
+                "algorithm.critic=adapter",
+                "model.lora=null",
+            ],
+            "algorithm.critic: adapter is one on the frozen model",
+        ),
         (["algorithm.advantage=critic", "algorithm.min_value=1"], "is not below algorithm.max_value"),
         (["trainer.warmup_iterations=16"], "leaves nothing of trainer.num_iterations (16)"),
         (

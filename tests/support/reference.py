@@ -60,8 +60,12 @@ class Args:
     lambda_token: float = 1.0
     gamma_turn: float = 0.99
     lambda_turn: float = 0.95
+    critic: str = "head"
     critic_learning_rate: float = 1e-4
     critic_warmup_iterations: int = 10
+    value_clip: float | None = None
+    first_token_weight: float = 1.0
+    whiten: bool = False
     min_value: float = 0.0
     max_value: float = 1.0
 
@@ -166,11 +170,11 @@ def mean_over_minibatch(terms: list, turns: list, args: Args, num_rollouts: int,
     return missing * sum(sum(part) / len(part) for part in by_turn) / len(by_turn) / num_rollouts
 
 
-def choose(groups: list[Group], charges: dict[str, float], args: Args) -> tuple[list[Rollout], list[float]]:
+def choose(groups: list[Group], charges: dict[str, list[float]], args: Args) -> tuple[list[Rollout], list[float]]:
     """The rollouts that are trained on, and their advantages."""
     rollouts, advantages = [], []
     for group in groups:
-        rewards = [rollout.reward - charges[rollout.rollout_id] for rollout in group.rollouts]
+        rewards = [rollout.reward - sum(charges[rollout.rollout_id]) for rollout in group.rollouts]
         mean = sum(rewards) / len(rewards)
         std = max(math.sqrt(sum((reward - mean) ** 2 for reward in rewards) / len(rewards)), 1e-7)
         for k, rollout in enumerate(group.rollouts):
@@ -204,13 +208,15 @@ def logprobs_of(model: nn.Module, groups: list[Group], args: Args) -> tuple[dict
     return own, of_base
 
 
-def charges_of(own: dict, of_base: dict, args: Args) -> dict[str, float]:
-    """What is taken off the reward of each rollout."""
+def charges_of(own: dict, of_base: dict, args: Args) -> dict[str, list[float]]:
+    """What is taken off the reward at each token of each rollout."""
     if not args.kl_coefficient or args.kl_in == "loss":
-        return dict.fromkeys(own, 0.0)
+        return {rollout_id: [0.0] * len(logprobs) for rollout_id, logprobs in own.items()}
     return {
-        rollout_id: args.kl_coefficient
-        * sum(divergence(a, b, args.kl_estimator) for a, b in zip(own[rollout_id], of_base[rollout_id], strict=True))
+        rollout_id: [
+            args.kl_coefficient * divergence(a, b, args.kl_estimator)
+            for a, b in zip(own[rollout_id], of_base[rollout_id], strict=True)
+        ]
         for rollout_id in own
     }
 
@@ -225,18 +231,36 @@ def hidden_states(model: nn.Module, rollout: Rollout) -> torch.Tensor:
     """[tokens, width], what a critic sees of each action token."""
     found = []
     for tokens, places, _, _ in sequences(rollout):
-        with torch.no_grad():
-            states = model(input_ids=torch.tensor([tokens]), output_hidden_states=True).hidden_states[-1][0]
+        states = model(input_ids=torch.tensor([tokens]), output_hidden_states=True).hidden_states[-1][0]
         found += [states[place - 1] for place in places]
     return torch.stack(found)
 
 
-def critic_advantages(rollout: Rollout, values: list[float], args: Args) -> list[float]:
+def values_of(critic: nn.ModuleDict, model: nn.Module, rollout: Rollout) -> torch.Tensor:
+    """[tokens]. A critic is a `head` on what the policy sees, or on what a model of its own does, its `llm`."""
+    if "llm" in critic:
+        return critic["head"](hidden_states(critic["llm"], rollout)).flatten()
+    with torch.no_grad():
+        states = hidden_states(model, rollout)
+    return critic["head"](states).flatten()
+
+
+def value_error(value, old: float, target: float, args: Args):
+    """Squared, of one token; at least that of the value kept near the old one."""
+    error = (value - target) ** 2
+    if args.value_clip is None:
+        return error
+    near = min(max(value, old - args.value_clip), old + args.value_clip)
+    return max(error, (near - target) ** 2)
+
+
+def critic_advantages(rollout: Rollout, values: list[float], charges: list[float], args: Args) -> list[float]:
     """A_t, the sum over all later tokens u of (gamma lambda)^(u - t) (r_u + gamma V_(u+1) - V_u)."""
     rewards = []
     for turn in rollout.turns:
         rewards += [0.0] * (len(turn.action_ids) - 1) + [turn.reward]
     rewards[-1] += rollout.score
+    rewards = [reward - charge for reward, charge in zip(rewards, charges, strict=True)]
     if args.advantage == "dual_gae":
         turns = [number for number, turn in enumerate(rollout.turns) for _ in turn.action_ids]
         advantages = [0.0] * len(values)
@@ -253,7 +277,7 @@ def critic_advantages(rollout: Rollout, values: list[float], args: Args) -> list
 
 
 def loop_update(
-    model: nn.Module, groups: list[Group], iteration: int, args: Args, critic: nn.Module | None = None
+    model: nn.Module, groups: list[Group], iteration: int, args: Args, critic: nn.ModuleDict | None = None
 ) -> tuple[dict, dict]:
     """One iteration's update of the model's trainable weights, and of the critic's, in place, each with a fresh AdamW.
 
@@ -269,14 +293,19 @@ def loop_update(
         advantages = []
         for rollout in rollouts:
             with torch.no_grad():
-                values = critic(hidden_states(model, rollout)).flatten().clamp(args.min_value, args.max_value).tolist()
-            advantages.append(critic_advantages(rollout, values, args))
+                values = values_of(critic, model, rollout).clamp(args.min_value, args.max_value).tolist()
+            advantages.append(critic_advantages(rollout, values, charges[rollout.rollout_id], args))
             first_values[rollout.rollout_id] = values
             returns[rollout.rollout_id] = [a + v for a, v in zip(advantages[-1], values, strict=True)]
-        critic_optimizer = torch.optim.AdamW(critic.parameters(), lr=args.critic_learning_rate, weight_decay=0.0)
+        if args.whiten:
+            numbers = [a for of_rollout in advantages for a in of_rollout]
+            mean, std = sum(numbers) / len(numbers), math.sqrt(variance(numbers))
+            advantages = [[(a - mean) / std for a in of_rollout] for of_rollout in advantages]
+        critic_weights = [p for p in critic.parameters() if p.requires_grad]
+        critic_optimizer = torch.optim.AdamW(critic_weights, lr=args.critic_learning_rate, weight_decay=0.0)
     else:
         rollouts, advantages = choose(groups, charges, args)
-    value_losses = []
+    value_losses, value_grad_norms = [], []
     if args.objective == "preference":
         return preference_update(model, rollouts, advantages, start, of_base, iteration, args)
 
@@ -302,10 +331,14 @@ def loop_update(
             importance = importance_of(reference, behaviour, args)
             terms = []
             if critic:
-                errors = critic(hidden_states(model, rollout)).flatten() - torch.tensor(returns[rollout.rollout_id])
-                value_loss = value_loss + mean_over_minibatch(
-                    list(errors**2), turns, args, len(minibatch), num_minibatch_tokens
-                )
+                errors = []
+                for t, value in enumerate(values_of(critic, model, rollout)):
+                    is_first = t == 0 or turns[t] != turns[t - 1]
+                    old, target = first_values[rollout.rollout_id][t], returns[rollout.rollout_id][t]
+                    errors.append(
+                        (args.first_token_weight if is_first else 1.0) * value_error(value, old, target, args)
+                    )
+                value_loss = value_loss + mean_over_minibatch(errors, turns, args, len(minibatch), num_minibatch_tokens)
             for t, logprob in enumerate(logprobs):
                 advantage = advantages[index][t] if critic else advantages[index]
                 term, ratio, is_clipped = token_term(t, args, logprobs, reference, importance, advantage, turns)
@@ -336,7 +369,7 @@ def loop_update(
         if critic:
             critic_optimizer.zero_grad()
             value_loss.backward()
-            nn.utils.clip_grad_norm_(critic.parameters(), args.max_grad_norm)
+            value_grad_norms.append(nn.utils.clip_grad_norm_(critic_weights, args.max_grad_norm).item())
             critic_optimizer.step()
             value_losses.append(value_loss.item() * len(minibatch))
             if iteration < args.critic_warmup_iterations:
@@ -371,6 +404,7 @@ def loop_update(
         }
     if critic:
         figures["value_loss"] = sum(value_losses) / num_rollouts
+        figures["value_grad_norm"] = mean(value_grad_norms)
         pairs = [
             (value, target)
             for rollout_id, values in first_values.items()

@@ -102,18 +102,15 @@ def make_groups(num_groups: int, version: int = 0, window: bool = False) -> list
 
 
 def kept(
-    groups: list[Group], config: Config | None = None, values: Mapping[str, Columns] | None = None
+    groups: list[Group], config: Config | None = None, known: Mapping[str, Columns] | None = None
 ) -> list[tuple[Rollout, dict[str, Column]]]:
-    """The rollouts that are trained on, with their advantages; by default LOOP's. values: of a critic."""
+    """The rollouts that are trained on, with their advantages; by default LOOP's. known: see `known_columns`; by default no penalties."""
     config = config or make_config(Path("none"))
     estimator, is_kept = make_part(ADVANTAGE, config), make_part(FILTER, config)
-    pairs = []
-    for group in groups:
-        columns_K = advantages_of(estimator, group.rollouts, values or {})
-        for rollout, columns in zip(group.rollouts, columns_K, strict=True):
-            if is_kept(rollout, columns):
-                pairs.append((rollout, columns))
-    return pairs
+    rollouts = [rollout for group in groups for rollout in group.rollouts]
+    known = known or {rollout.rollout_id: {"charge": [0.0] * rollout.num_action_tokens} for rollout in rollouts}
+    columns = advantages_of(estimator, groups, known)
+    return [(r, columns[r.rollout_id]) for r in rollouts if is_kept(r, columns[r.rollout_id])]
 
 
 def samples_of(pairs: list[tuple[Rollout, dict[str, Column]]]) -> list[Sample]:

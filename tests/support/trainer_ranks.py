@@ -23,6 +23,7 @@ RECOMPUTED = {"ratio_to": "recomputed"}
 BRAKE = 2.0
 TIED = FULL | {"model": "tied"}
 CRITIC = {"advantage": "critic", "filter": "everything", "critic_warmup_iterations": 0, "critic_learning_rate": 3e-3}
+ADAPTER_CRITIC = CRITIC | {"critic": "adapter"}
 # Settings of each case of `update`; "model" is the folder of the model.
 UPDATE_CASES: dict[str, dict] = {
     "zero1": {"zero_stage": 1},
@@ -90,6 +91,17 @@ UPDATE_CASES: dict[str, dict] = {
     },
     "critic-alone": {"zero_stage": 3, "algorithm": CRITIC | {"critic_warmup_iterations": 3}},
     "critic-sequence-parallel": {"zero_stage": 2, "algorithm": CRITIC} | SEQUENCE_PARALLEL,
+    "critic-adapter": {"zero_stage": 2, "algorithm": ADAPTER_CRITIC},
+    "critic-adapter-verlog": {
+        "zero_stage": 3,
+        "window": True,
+        "max_tokens_per_microbatch": 64,
+        "algorithm": ADAPTER_CRITIC
+        | {"advantage": "dual_gae", "whiten": True, "value_clip": 0.01, "first_token_weight": 3.0}
+        | {"penalties": ["kl"], "kl_in": "reward", "kl_estimator": "k1", "kl_coefficient": 0.05},
+    },
+    "critic-adapter-plain": {"zero_stage": 1, "activation_checkpointing": False, "algorithm": ADAPTER_CRITIC},
+    "critic-adapter-sequence-parallel": {"zero_stage": 3, "algorithm": ADAPTER_CRITIC} | SEQUENCE_PARALLEL,
     "short-minibatch-full": {"zero_stage": 2, "algorithm": {"minibatch_mean": "full", "average": "token"}},
     "warmup": {"zero_stage": 2, "warmup_iterations": 1, "learning_rate_schedule": "linear"},
     "brake-zero2": {"zero_stage": 2, "algorithm": {"max_iteration_kl": BRAKE} | RECOMPUTED},
@@ -118,7 +130,17 @@ UPDATE_CASES: dict[str, dict] = {
     "tied-zero3": {"zero_stage": 3, "offload_optimizer": True} | TIED,
     "tied-sequence-parallel-zero2": {"zero_stage": 2} | TIED | SEQUENCE_PARALLEL,
 }
-ONE_RANK_CASES = ["zero2", "zero3", "full-zero2", "tied-zero3", "turn-ratio", "window", "dmpo", "critic"]
+ONE_RANK_CASES = [
+    "zero2",
+    "zero3",
+    "full-zero2",
+    "tied-zero3",
+    "turn-ratio",
+    "window",
+    "dmpo",
+    "critic",
+    "critic-adapter",
+]
 # Settings of each case of `interrupted` and `resumed`, and of some of `stress`.
 RESUME_CASES = {
     "zero2": {"zero_stage": 2},
@@ -129,6 +151,7 @@ RESUME_CASES = {
     "full-zero3-sequence-parallel": {"zero_stage": 3} | FULL | SEQUENCE_PARALLEL,
     "tied-zero3-bfloat16": {"zero_stage": 3, "dtype": "bfloat16"} | TIED,
     "critic": {"zero_stage": 2, "algorithm": CRITIC},
+    "critic-adapter": {"zero_stage": 3, "dtype": "bfloat16", "algorithm": ADAPTER_CRITIC},
     "zero3": {"zero_stage": 3},  # the last one is saved again and again
 }
 STRESS_CASES = [
@@ -137,6 +160,7 @@ STRESS_CASES = [
     "full-zero2-offload",
     "full-zero3-sequence-parallel",
     "tied-zero3-bfloat16",
+    "critic-adapter",
 ]
 SAMPLER_TEMPERATURE = 0.7
 
@@ -198,9 +222,7 @@ def update(folder: Path) -> None:
     """One iteration of each case; leaves the metrics, what is trained before and after, and log-probabilities after."""
     import tiny
 
-    from loop_rl.config.parts import PENALTIES, make_parts
     from loop_rl.store.rollout_files import read_rollouts
-    from loop_rl.training.charges import charge_rollouts
     from loop_rl.training.publish import save_policy
 
     alone = os.environ["WORLD_SIZE"] == "1"
@@ -208,7 +230,6 @@ def update(folder: Path) -> None:
         settings = dict(UPDATE_CASES[case])
         groups = tiny.make_groups(4, window=settings.pop("window", False))
         trainer = new_trainer(folder, **settings)
-        penalties = make_parts(PENALTIES, trainer.config)
         samples = tiny.samples_of(tiny.kept(groups, trainer.config, known_of(trainer, groups)))
         out = folder / f"{case}-{trainer.num_ranks}"
         out.mkdir(exist_ok=True)
@@ -219,7 +240,7 @@ def update(folder: Path) -> None:
         update = trainer.fit(samples, objective, 0, on_step=lambda *step, seen=steps: seen.append(step))
         save_policy(trainer, out / "after")
         logprobs = trainer.logprobs(samples)
-        charges = charge_rollouts(trainer, groups, penalties)
+        charges = {rollout_id: columns["charge"] for rollout_id, columns in known_of(trainer, groups).items()}
         save_critic(trainer, out / "critic-after.pt")
         if trainer.is_main:
             (out / "charges.json").write_text(json.dumps(charges))
@@ -245,7 +266,7 @@ def save_critic(trainer, file: Path) -> None:
     import torch
 
     if trainer.critic and trainer.is_main:
-        torch.save(trainer.critic.head.state_dict(), file)
+        torch.save(trainer.critic.weights, file)
 
 
 def samples_for(trainer):
@@ -256,10 +277,11 @@ def samples_for(trainer):
 
 
 def known_of(trainer, groups):
-    from loop_rl.config.parts import ADVANTAGE, make_part
-    from loop_rl.training.charges import known_columns
+    from loop_rl.config.parts import ADVANTAGE, PENALTIES, make_part, make_parts
+    from loop_rl.training.known import known_columns
 
-    return known_columns(trainer, groups, make_part(ADVANTAGE, trainer.config).reads, lambda turn: not turn.valid)
+    estimator, penalties = make_part(ADVANTAGE, trainer.config), make_parts(PENALTIES, trainer.config)
+    return known_columns(trainer, groups, estimator.reads, penalties, lambda turn: not turn.valid)
 
 
 def interrupted(folder: Path) -> None:
@@ -326,12 +348,9 @@ def resumed(folder: Path) -> None:
 
 def stress(folder: Path) -> None:
     """One iteration of each case, with a stress step before it and without."""
-    import tiny
-
     from loop_rl.training.publish import save_policy
     from loop_rl.training.stress import stress_step
 
-    samples = tiny.samples_of(tiny.kept(tiny.make_groups(4)))
     for case in STRESS_CASES:
         settings = RESUME_CASES[case]
         for name in ("without", "with"):
@@ -340,6 +359,7 @@ def stress(folder: Path) -> None:
                 stress_step(trainer, objective_of(trainer))
             draws = draw_random_numbers()
             save_policy(trainer, folder / case / name / "before")
+            samples = samples_for(trainer)
             figures = trainer.fit(samples, objective_of(trainer), 0).figures
             save_policy(trainer, folder / case / name / "after")
             kept = {key: value for key, value in figures.items() if key not in ("tokens_per_s", "peak_memory_gib")}

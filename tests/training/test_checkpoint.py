@@ -54,8 +54,9 @@ def test_resuming_in_new_processes_gives_the_very_same_weights(runs, case):
         assert (resumed / name).read_bytes() == (uninterrupted / name).read_bytes(), name
 
 
-def test_resuming_gives_the_very_same_critic(runs):
-    first, again = (torch.load(runs / "critic" / name) for name in ("critic.pt", "critic-resumed.pt"))
+@pytest.mark.parametrize("case", ["critic", "critic-adapter"])
+def test_resuming_gives_the_very_same_critic(runs, case):
+    first, again = (torch.load(runs / case / name) for name in ("critic.pt", "critic-resumed.pt"))
     assert first.keys() == again.keys() and all(torch.equal(weight, again[name]) for name, weight in first.items())
 
 

@@ -67,15 +67,13 @@ def reference_update(updates):
             llm = AutoModelForCausalLM.from_pretrained(updates / model, dtype=torch.float32)
             if config.model.lora:
                 llm = PeftModel.from_pretrained(llm, updates / "zero2-1" / "before", is_trainable=True)
-            critic = None
-            if config.algorithm.advantage in ("critic", "dual_gae"):
-                critic = make_head(llm.config.hidden_size)
-                critic.load_state_dict(torch.load(updates / "critic-1" / "critic-before.pt"))
+            critic = plain_critic(updates, config) if hasattr(config.algorithm, "critic") else None
             groups = tiny.make_groups(4, window=window)
             metrics, tokens = reference.loop_update(llm, groups, iteration=0, args=args, critic=critic)
             weights = {name: p.detach() for name, p in llm.named_parameters() if p.requires_grad}
             if critic:
-                weights |= {f"critic.{name}": p.detach() for name, p in critic.named_parameters()}
+                trained = {name: p.detach() for name, p in critic.named_parameters() if p.requires_grad}
+                weights |= {f"critic.{name.removeprefix('llm.')}": p for name, p in trained.items()}
             weights = {name.replace(".default", ""): weight for name, weight in weights.items()}
             charges = reference.charges_of(*reference.logprobs_of(llm, tiny.make_groups(4, window=window), args), args)
             done[key] = metrics, tokens, weights, charges
@@ -90,7 +88,27 @@ def weights_of(policy):
     weights = load_file(file)
     if (critic := policy.with_name(f"critic-{policy.name}.pt")).exists():
         weights |= {f"critic.{name}": weight for name, weight in torch.load(critic).items()}
-    return weights
+    return {name.replace(".critic.", "."): weight for name, weight in weights.items()}
+
+
+def plain_critic(updates, config):
+    """As the trainer has it at first, as modules of their own: a head, and maybe another model with its adapter."""
+    kind = config.algorithm.critic
+    before = torch.load(updates / {"head": "critic-1", "adapter": "critic-adapter-1"}[kind] / "critic-before.pt")
+    llm = AutoModelForCausalLM.from_pretrained(updates / "model", dtype=torch.float32)
+    if kind == "head":
+        critic = torch.nn.ModuleDict({"head": make_head(llm.config.hidden_size)})
+        critic.load_state_dict(before)
+        return critic
+    llm = PeftModel.from_pretrained(llm, updates / "zero2-1" / "before", is_trainable=True)
+    critic = torch.nn.ModuleDict({"llm": llm, "head": torch.nn.Linear(llm.config.hidden_size, 1)})
+    ours = {
+        name if name.startswith("head.") else f"llm.{name.replace('.critic.', '.default.')}": weight
+        for name, weight in before.items()
+    }
+    missing, unexpected = critic.load_state_dict(ours, strict=False)
+    assert not unexpected and not any("lora_" in name or name.startswith("head") for name in missing)
+    return critic
 
 
 def result(updates, case, num_ranks):
@@ -103,8 +121,11 @@ def test_weights_metrics_and_token_values_equal_the_reference(updates, reference
     metrics, weights = result(updates, case, num_ranks)
     expected = reference_update(**trainer_ranks.UPDATE_CASES[case])
     expected_metrics, expected_tokens, expected_weights, expected_charges = expected
-    if charges := json.loads((updates / f"{case}-{num_ranks}" / "charges.json").read_text()):
-        assert charges == pytest.approx(expected_charges, rel=1e-4, abs=1e-5) and max(charges.values()) > 0.01
+    charges = json.loads((updates / f"{case}-{num_ranks}" / "charges.json").read_text())
+    for rollout_id, expected in expected_charges.items():
+        assert charges[rollout_id] == pytest.approx(expected, rel=1e-4, abs=1e-5)
+    charged = trainer_ranks.UPDATE_CASES[case].get("algorithm", {}).get("kl_in") == "reward"
+    assert any(abs(sum(of_rollout)) > 0.01 for of_rollout in charges.values()) == charged
     for name, expected in expected_metrics.items():
         if isinstance(expected, list):
             assert expected[0] <= metrics[name] <= expected[1], name

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -13,14 +14,26 @@ from loop_rl.config.base import Section
 from loop_rl.data.rollout import Rollout
 from loop_rl.data.samples import Column
 
+_SMALLEST = 1e-8
+
 
 class CriticSettings(Section):
     """Of every advantage that has a critic."""
 
+    critic: Literal["head", "adapter"] = "head"
+    """What the critic is: a small head on the policy's hidden states, into which no gradient goes, at next to no cost; or an adapter
+    of its own on the same frozen model, of the policy's size, with a forward and backward pass of its own. Paper: head."""
     critic_learning_rate: float = Field(1e-4, gt=0)
     """AdamW's, of the critic. Paper: not said."""
     critic_warmup_iterations: int = Field(10, ge=0)
     """First iterations, in which the critic alone learns, from the untouched policy's rollouts. Paper: 10."""
+    value_clip: float | None = Field(None, gt=0)
+    """A value counts at least the error that it had this far from what it was when the iteration began; null: nothing of the kind.
+    Verlog: 0.5."""
+    first_token_weight: float = Field(1.0, gt=0)
+    """What the value at a turn's first token counts in the critic's loss, the others counting 1. Verlog: 3."""
+    whiten: bool = False
+    """Advantages less their mean, divided by their standard deviation, over all action tokens of an iteration. Verlog: true."""
     min_value: float = 0.0
     """Values are clipped to the rewards that there can be. Paper: 0 to 1."""
     max_value: float = 1.0
@@ -36,23 +49,39 @@ class CriticSettings(Section):
 
 
 class CriticAdvantage(AdvantageEstimator):
-    """A number for every action token, and what the critic is to learn: "return"."""
+    """A number for every action token, and what the critic is to learn: "return", weighted."""
 
-    reads = frozenset({"value"})
-    gives = frozenset({"advantage", "return", "value"})
+    reads = frozenset({"value", "charge"})
+    gives = frozenset({"advantage", "return", "value", "value_weight"})
 
     def __call__(self, rollouts_K: Sequence[Rollout], columns_K: Sequence[Columns] = ()) -> list[dict[str, Column]]:
         found = []
         for rollout, columns in zip(rollouts_K, columns_K, strict=True):
-            values_N = columns["value"]
-            advantages_N = self.advantages(rollout, values_N)
-            returns_N = [advantage + value for advantage, value in zip(advantages_N, values_N, strict=True)]
-            found.append({"advantage": advantages_N, "return": returns_N, "value": values_N})
+            rewards_N = [reward - charge for reward, charge in zip(rewards_of(rollout), columns["charge"], strict=True)]
+            lengths_T = [len(turn.action_ids) for turn in rollout.turns if turn.action_ids]
+            advantages_N = self.advantages(rewards_N, columns["value"], lengths_T)
+            returns_N = [a + value for a, value in zip(advantages_N, columns["value"], strict=True)]
+            weights_N = [weight for n in lengths_T for weight in (self.settings.first_token_weight, *[1.0] * (n - 1))]
+            found.append(
+                {"advantage": advantages_N, "return": returns_N, "value": columns["value"], "value_weight": weights_N}
+            )
         return found
 
+    def over_iteration(self, columns: dict[str, dict[str, Column]]) -> dict[str, dict[str, Column]]:
+        if not self.settings.whiten:
+            return columns
+        white = iter(whitened([a for of_rollout in columns.values() for a in of_rollout["advantage"]]))
+        return {
+            rollout_id: of_rollout | {"advantage": [next(white) for _ in of_rollout["advantage"]]}
+            for rollout_id, of_rollout in columns.items()
+        }
+
     @abstractmethod
-    def advantages(self, rollout: Rollout, values_N: Sequence[float]) -> list[float]:
-        """[N]. values_N: what the critic expects before each action token."""
+    def advantages(
+        self, rewards_N: Sequence[float], values_N: Sequence[float], lengths_T: Sequence[int]
+    ) -> list[float]:
+        """[N]. rewards_N: what each action token earned; values_N: what the critic expects before each; lengths_T: tokens of each
+        turn that has any."""
 
 
 class Settings(CriticSettings):
@@ -69,25 +98,27 @@ class Advantage(CriticAdvantage):
 
     Settings = Settings
 
-    def advantages(self, rollout: Rollout, values_N: Sequence[float]) -> list[float]:
-        return gae(rewards_of(rollout), values_N, self.settings.gamma, self.settings.gae_lambda)
+    def advantages(
+        self, rewards_N: Sequence[float], values_N: Sequence[float], lengths_T: Sequence[int]
+    ) -> list[float]:
+        return gae(rewards_N, values_N, self.settings.gamma, self.settings.gae_lambda)
 
 
 def rewards_of(rollout: Rollout) -> list[float]:
     """[N], what the environment gave for each action token: a turn's reward at its last one, the episode's score at the last of
-    all. Rewards of turns without tokens count where the turn before ends, or at the first token."""
-    rewards_N: list[float] = []
-    early = 0.0
+    all. The reward of a turn without tokens counts where the last turn before with any ends, or where the first of them does."""
+    rewards_T, early = [], 0.0
     for turn in rollout.turns:
-        rewards_N += [0.0] * len(turn.action_ids)
-        if rewards_N:
-            rewards_N[-1] += turn.reward
+        if turn.action_ids:
+            rewards_T.append([0.0] * (len(turn.action_ids) - 1) + [turn.reward])
+        elif rewards_T:
+            rewards_T[-1][-1] += turn.reward
         else:
             early += turn.reward
-    if rewards_N:
-        rewards_N[0] += early
-        rewards_N[-1] += rollout.score
-    return rewards_N
+    if rewards_T:
+        rewards_T[0][-1] += early
+        rewards_T[-1][-1] += rollout.score
+    return [reward for rewards_L in rewards_T for reward in rewards_L]
 
 
 def gae(rewards_N: Sequence[float], values_N: Sequence[float], gamma: float, lam: float) -> list[float]:
@@ -102,3 +133,10 @@ def gae(rewards_N: Sequence[float], values_N: Sequence[float], gamma: float, lam
         advantage = rewards_N[t] + gamma * next_value - values_N[t] + gamma * lam * advantage
         advantages_N[t], next_value = advantage, values_N[t]
     return advantages_N
+
+
+def whitened(numbers_M: Sequence[float]) -> list[float]:
+    """Less their mean, divided by their standard deviation (of a population); zeros where they are alike."""
+    mean = math.fsum(numbers_M) / max(len(numbers_M), 1)
+    std = math.sqrt(math.fsum((x - mean) ** 2 for x in numbers_M) / max(len(numbers_M), 1))
+    return [(x - mean) / max(std, _SMALLEST) for x in numbers_M]

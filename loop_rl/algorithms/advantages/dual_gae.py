@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 
 from pydantic import Field
 
 from loop_rl.algorithms.advantages.critic import CriticAdvantage, CriticSettings
-from loop_rl.data.rollout import Rollout
 
 
 class Settings(CriticSettings):
@@ -28,35 +28,22 @@ class Advantage(CriticAdvantage):
 
     Settings = Settings
 
-    def advantages(self, rollout: Rollout, values_N: Sequence[float]) -> list[float]:
+    def advantages(
+        self, rewards_N: Sequence[float], values_N: Sequence[float], lengths_T: Sequence[int]
+    ) -> list[float]:
         s = self.settings
-        return dual_gae(*by_turn(rollout, values_N), s.gamma_token, s.lambda_token, s.gamma_turn, s.lambda_turn)
+        rewards_TL, values_TL = by_turn(rewards_N, lengths_T), by_turn(values_N, lengths_T)
+        return dual_gae(rewards_TL, values_TL, s.gamma_token, s.lambda_token, s.gamma_turn, s.lambda_turn)
 
 
-def by_turn(rollout: Rollout, values_N: Sequence[float]) -> tuple[list[float], list[list[float]]]:
-    """Rewards and values of the turns that hold tokens; the episode's score belongs to the last of them, and the reward of a turn
-    without tokens to the one before, or the first."""
-    rewards: list[float] = []
-    values: list[list[float]] = []
-    early, start = 0.0, 0
-    for turn in rollout.turns:
-        stop = start + len(turn.action_ids)
-        if turn.action_ids:
-            rewards.append(turn.reward)
-            values.append(list(values_N[start:stop]))
-        elif rewards:
-            rewards[-1] += turn.reward
-        else:
-            early += turn.reward
-        start = stop
-    if rewards:
-        rewards[0] += early
-        rewards[-1] += rollout.score
-    return rewards, values
+def by_turn(numbers_N: Sequence[float], lengths_T: Sequence[int]) -> list[Sequence[float]]:
+    """Numbers of tokens, turn by turn."""
+    ends = list(accumulate(lengths_T))
+    return [numbers_N[end - length : end] for end, length in zip(ends, lengths_T, strict=True)]
 
 
 def dual_gae(
-    rewards_T: Sequence[float],
+    rewards_TL: Sequence[Sequence[float]],
     values_TL: Sequence[Sequence[float]],
     gamma_token: float,
     lambda_token: float,
@@ -69,16 +56,16 @@ def dual_gae(
     token; of the tokens before: delta = gamma_token V' - V and A = delta + gamma_token lambda_token A', of the next token.
 
     Args:
-        rewards_T: of the T turns, each at its last token.
-        values_TL: of the state before each token, turn by turn.
+        rewards_TL: of each token, turn by turn.
+        values_TL: of the state before each token.
     """
     backwards: list[float] = []
     advantage, next_value = 0.0, 0.0
-    for reward, values_L in zip(reversed(rewards_T), reversed(values_TL), strict=True):
+    for rewards_L, values_L in zip(reversed(rewards_TL), reversed(values_TL), strict=True):
         gamma, decay = gamma_turn, gamma_turn * lambda_turn
-        for value in reversed(values_L):
+        for reward, value in zip(reversed(rewards_L), reversed(values_L), strict=True):
             advantage = reward + gamma * next_value - value + decay * advantage
             backwards.append(advantage)
-            next_value, reward = value, 0.0
+            next_value = value
             gamma, decay = gamma_token, gamma_token * lambda_token
     return backwards[::-1]

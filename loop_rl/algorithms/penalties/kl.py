@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import Field, model_validator
@@ -24,7 +25,8 @@ class Settings(Section):
     kl_estimator: Estimator = "k3"
     """What stands for the divergence at a token: k1, k2 or k3 of Schulman's note."""
     kl_in: Literal["loss", "reward"] = "loss"
-    """Where it is taken off: every token's objective, or the rollout's reward, summed over its tokens."""
+    """Where it is taken off: every token's objective, or the reward: token by token where a critic gives the advantages, else
+    the rollout's, summed over its tokens."""
 
     @model_validator(mode="after")
     def _no_contradictions(self) -> Self:
@@ -55,9 +57,9 @@ class Penalty(Base):
         kl_N = kl(logprobs_N, batch.columns_N["reference"], self.settings.kl_estimator)
         return Terms(self.settings.kl_coefficient * kl_N, means={"kl_to_base": kl_N.detach().double()})
 
-    def charge(self, columns_N: dict[str, Tensor]) -> float:
+    def charge(self, columns_N: Mapping[str, Tensor]) -> Tensor:
         kl_N = kl(columns_N["recomputed"], columns_N["reference"], self.settings.kl_estimator)
-        return self.settings.kl_coefficient * kl_N.double().sum().item()
+        return self.settings.kl_coefficient * kl_N.double()
 
 
 def kl(logprobs_N: Tensor, reference_N: Tensor, estimator: Estimator) -> Tensor:
