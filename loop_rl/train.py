@@ -43,6 +43,8 @@ from loop_rl.training.trainer import Trainer
 
 POLL_S = 0.2
 SAMPLER_SILENCE_S = 300.0
+_OF_THE_POLICY = ("groups", "turns")
+"""Sources whose rollouts a recent policy version has sampled."""
 
 
 def train(run: RunDir, config: Config) -> None:
@@ -80,7 +82,7 @@ def train(run: RunDir, config: Config) -> None:
             if samples:
                 on_step = _step_reporter(run, iteration) if trainer.is_main else None
                 update = trainer.fit(samples, objective, iteration, on_step)
-                if config.sampler.source == "groups":  # others have sampled at other temperatures, or not at all
+                if config.sampler.source in _OF_THE_POLICY:  # others have sampled at other temperatures, or not at all
                     check_sampler(update, config, iteration)
             else:
                 update = Update.skipped()  # in every group all rollouts scored alike: nothing to learn from
@@ -148,7 +150,7 @@ def wait_for_groups(run: RunDir, config: Config, iteration: int, report: bool) -
             )
         time.sleep(POLL_S)
     groups = [read_group(run.group_file(group_id)) for group_id in assigned_groups(run, iteration)]
-    for group in groups if config.sampler.source == "groups" else ():
+    for group in groups if config.sampler.source in _OF_THE_POLICY else ():
         oldest = min((version for r in group.rollouts for version in r.policy_versions), default=iteration)
         if iteration - oldest > config.sampler.max_staleness:
             raise ValueError(

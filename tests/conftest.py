@@ -71,7 +71,7 @@ def vllm_url(served_model: Path, tmp_path_factory: pytest.TempPathFactory) -> It
 
 
 # One process tests all of these: they share the server of `vllm_url`.
-SERVED_FILES = ["policy", "endpoint", "sampler", "extending", "dataset"]
+SERVED_FILES = ["policy", "endpoint", "sampler", "turns", "extending", "dataset"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -11,7 +11,9 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from loop_rl.agents.chat import Chat
 from loop_rl.agents.context import Context, WholeHistory, Window
@@ -21,6 +23,21 @@ from loop_rl.data.rollout import Ending, EndReason, Rollout, Turn, training_id
 from loop_rl.environments.protocol import Environment, Episode, EpisodeLost, Score, ScoringError, Step, Task
 
 _NUM_ATTEMPTS = 3
+
+
+class Pace(Protocol):
+    """Who lets an episode take its turns one by one, and takes each as soon as it is done."""
+
+    async def before_turn(
+        self, turns: Sequence[Turn], next_ids: list[int], generation_s: float, environment_s: float
+    ) -> None:
+        """Waits until the next turn may be taken.
+
+        Args:
+            turns: those of the episode so far.
+            next_ids: what the policy is to read.
+            generation_s, environment_s: seconds spent so far, as in `Rollout`.
+        """
 
 
 @dataclass(frozen=True)
@@ -34,11 +51,13 @@ class Agent:
     temperature: float
     version: int | None = None
     """Policy version that answers; None is the newest at each turn."""
+    keeps_next: bool = False
+    """What would have been read next is kept, for a critic."""
 
     @classmethod
-    def training(cls, policy: Policy, chat: Chat, limits: AgentConfig) -> Agent:
+    def training(cls, policy: Policy, chat: Chat, limits: AgentConfig, keeps_next: bool = False) -> Agent:
         """Every turn by the newest policy."""
-        return cls(policy, chat, limits, limits.max_turns, limits.temperature)
+        return cls(policy, chat, limits, limits.max_turns, limits.temperature, keeps_next=keeps_next)
 
     @classmethod
     def evaluation(cls, policy: Policy, chat: Chat, limits: AgentConfig, temperature: float, version: int) -> Agent:
@@ -61,6 +80,8 @@ class Job:
     """As in `Rollout`."""
     cut: asyncio.Event = field(default_factory=asyncio.Event, compare=False)
     """Once set, the episode ends before its next turn, as CUT_OFF."""
+    pace: Pace | None = field(default=None, compare=False)
+    """An episode with one has only one attempt: somebody has its first turns already."""
 
 
 async def run_episode(job: Job, environment: Environment, agent: Agent, keep_outputs: bool = False) -> Rollout:
@@ -74,7 +95,7 @@ async def run_episode(job: Job, environment: Environment, agent: Agent, keep_out
         PolicyError: the policy does not answer.
         ScoringError: several episodes in a row could not be scored.
     """
-    for attempt in range(_NUM_ATTEMPTS):
+    for attempt in range(_NUM_ATTEMPTS - 1 if job.pace else 0, _NUM_ATTEMPTS):
         try:
             return await _Recorder(job, agent, attempt).run(environment, keep_outputs)
         except (ScoringError, EpisodeLost) as error:
@@ -90,6 +111,7 @@ class _Recorder:
         self._agent = agent
         self._attempt = attempt
         self._turns: list[Turn] = []
+        self._next_ids: list[int] = []
         self._generation_s = 0.0
         self._environment_s = 0.0
 
@@ -132,22 +154,27 @@ class _Recorder:
             duration_s=time.monotonic() - started,
             generation_s=self._generation_s,
             environment_s=self._environment_s,
+            next_ids=self._next_ids,
         )
 
     async def _act(self, episode: Episode, context: Context, deadline: float) -> tuple[str, Ending]:
         """Take turns until the episode ends; why it did. Finished turns are recorded, whatever happens next."""
         ids: list[int] = []
-        while len(self._turns) < self._agent.max_turns:
+        while True:
             next_ids, extends = context.prompt()
             ids = ids + next_ids if extends else next_ids
             room = self._agent.limits.max_context_tokens - self._agent.chat.num_tokens(ids)
+            if len(self._turns) >= self._agent.max_turns:
+                return self._cut(EndReason.MAX_TURNS, ids, room)
             if room < 1:
                 return EndReason.CONTEXT_FULL, Ending.TRUNCATED
             # Between turns only: a server that hangs is an error of the policy, not an episode that was too slow.
             if time.monotonic() >= deadline:
-                return EndReason.TIME_LIMIT, Ending.TRUNCATED
+                return self._cut(EndReason.TIME_LIMIT, ids, room)
+            if self._job.pace:
+                await self._job.pace.before_turn(self._turns, ids, self._generation_s, self._environment_s)
             if self._job.cut.is_set():
-                return EndReason.CUT_OFF, Ending.TRUNCATED
+                return self._cut(EndReason.CUT_OFF, ids, room)
 
             try:
                 turn = await self._generate(ids, next_ids, extends, room)
@@ -159,10 +186,21 @@ class _Recorder:
             except EpisodeLost as lost:
                 turn.executed = lost.executed
                 return EndReason.WORKER_LOST, Ending.BROKEN
+            if step.end and not step.truncated:
+                return step.end, Ending.TERMINATED
+            shown = context.add(turn.action_ids, turn.executed, step.observation, step.reminder)
             if step.end:
-                return step.end, Ending.TRUNCATED if step.truncated else Ending.TERMINATED
-            turn.observation = context.add(turn.action_ids, turn.executed, step.observation, step.reminder)
-        return EndReason.MAX_TURNS, Ending.TRUNCATED
+                next_ids, extends = context.prompt()
+                ids = ids + next_ids if extends else next_ids
+                room = self._agent.limits.max_context_tokens - self._agent.chat.num_tokens(ids)
+                return self._cut(step.end, ids, room)
+            turn.observation = shown
+
+    def _cut(self, reason: str, ids: list[int], room: int) -> tuple[str, Ending]:
+        """The end of an episode that would have gone on with `ids`."""
+        if self._agent.keeps_next and room > 0:
+            self._next_ids = ids
+        return reason, Ending.TRUNCATED
 
     async def _generate(self, ids: list[int], next_ids: list[int], extends: bool, room: int) -> Turn:
         """The policy's next action, recorded."""

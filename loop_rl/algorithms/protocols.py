@@ -72,7 +72,8 @@ class AdvantageEstimator(Part, ABC):
     """Names of the columns."""
     reads: frozenset[str] = frozenset()
     """Columns that it needs: "value", of a critic, which is then made; "failed", 1 where the token's turn ended in an error, else 0;
-    "charge", what penalties take off the reward at each token, which is otherwise taken off the rollout's score."""
+    "next_value", one number, of a critic, too: of what would have been read next, 0 where nothing would; "charge", what penalties take
+    off the reward at each token, which is otherwise taken off the rollout's score."""
 
     @abstractmethod
     def __call__(self, rollouts_K: Sequence[Rollout]) -> list[dict[str, Column]]:

@@ -145,7 +145,12 @@ def refuse_unread(config: Any) -> None:
             "algorithm.penalties: [kl] and algorithm.preferred_to: reference compare with the model without its adapter, and with "
             "model.lora: null no copy of it is left; give model.lora a section, or leave them out"
         )
-    if config.sampler.source != "groups" and "behaviour" in objective.reads:
+    if config.sampler.source == "turns" and "value" not in advantage.reads:
+        raise ValueError(
+            f"algorithm.advantage: {config.algorithm.advantage} compares whole episodes of a task, and sampler.source: turns gives pieces of "
+            "any; take one with a critic (dual_gae, critic), or sampler.source: groups"
+        )
+    if config.sampler.source not in ("groups", "turns") and "behaviour" in objective.reads:
         raise ValueError(
             f"algorithm.objective: {config.algorithm.objective} compares with the policy that sampled, and sampler.source: "
             f"{config.sampler.source} is no such policy's of this iteration; take likelihood"

@@ -86,10 +86,13 @@ class AgentConfig(Section):
 class SamplerConfig(Section):
     """What is rolled out for one iteration."""
 
-    source: Literal["groups", "demonstrations", "rejection", "search"] = "groups"
-    """Where rollouts come from: `groups` of the newest policy; or a data set that is gathered first and then gone through in shuffled
-    epochs: `demonstrations`, solutions that the environment knows; `rejection`, rollouts of the untouched policy; `search`, pairs of
+    source: Literal["groups", "turns", "demonstrations", "rejection", "search"] = "groups"
+    """Where rollouts come from: `groups` of the newest policy; its `turns`, a fixed number of them from whatever episodes are under way,
+    which go on from iteration to iteration (Verlog); or a data set that is gathered first and then gone through in shuffled epochs: `demonstrations`, solutions that the environment knows; `rejection`, rollouts of the untouched policy; `search`, pairs of
     its actions from trees of such rollouts."""
+    turns_per_iteration: int = Field(256, ge=1)
+    """With `turns`: how many. An episode that is not over gives a piece of itself, and what a critic expects next stands for its rest.
+    Verlog: 256; for Crafter 2,048."""
     temperatures: list[float] = Field([])
     """With `rejection`: every task is tried at each of them; empty: at agent.temperature. Paper: 0.05, 0.10, ... 1.00."""
     attempts: int = Field(1, ge=1)
@@ -367,7 +370,7 @@ class Config(Section):
             raise ValueError(
                 f"sampler.cut_off_min ({self.sampler.cut_off_min}) exceeds sampler.rollouts_per_task ({self.sampler.rollouts_per_task})"
             )
-        self._refuse_what_a_data_set_has_not()
+        self._refuse_what_the_source_has_not()
         if not self.evaluation.every:
             for name in ("select_split", "select_repeats"):
                 if (value := getattr(self.evaluation, name)) != getattr(EvaluationConfig(), name):
@@ -395,18 +398,23 @@ class Config(Section):
             raise ValueError(f"tracking.project ({self.tracking.project}) has no effect without tracking.trackers")
         return self
 
-    def _refuse_what_a_data_set_has_not(self) -> None:
+    def _refuse_what_the_source_has_not(self) -> None:
         sampler, default = self.sampler, SamplerConfig()
-        for name in (name for source, names in _ONLY_OF.items() if source != sampler.source for name in names):
-            if getattr(sampler, name) != getattr(default, name):
+        for name, sources in _ONLY_OF.items():
+            if sampler.source not in sources and getattr(sampler, name) != getattr(default, name):
                 raise ValueError(
                     f"sampler.{name} ({getattr(sampler, name)}) has no effect with sampler.source: {sampler.source}"
                 )
+        if sampler.source == "turns" and self.agent.memory != "window":
+            raise ValueError(
+                "sampler.source: turns cuts episodes into pieces, and with agent.memory: whole a piece would carry all that was before "
+                "it; set agent.memory: window"
+            )
         if wrong := [t for t in sampler.temperatures if not 0.01 <= t <= 2]:
             raise ValueError(f"sampler.temperatures: {wrong[0]} is not between 0.01 and 2, which vLLM samples at")
         if len(set(sampler.temperatures)) < len(sampler.temperatures):
             raise ValueError(f"sampler.temperatures names one twice: {', '.join(map(str, sampler.temperatures))}")
-        if sampler.source != "groups" and self.algorithm.max_iteration_kl:
+        if sampler.source not in ("groups", "turns") and self.algorithm.max_iteration_kl:
             raise ValueError(
                 f"algorithm.max_iteration_kl ({self.algorithm.max_iteration_kl}) compares with the sampling policy, which sampler.source: "
                 f"{sampler.source} has not; set it to 0"
@@ -414,8 +422,11 @@ class Config(Section):
 
 
 _ONLY_OF = {
-    "groups": ["rollouts_per_task", "max_staleness", "over_stale", "cut_off_at", "drop_uniform", "curriculum"],
-    "rejection": ["temperatures", "attempts"],
-    "search": ["searches", "exploration"],
+    **dict.fromkeys(("rollouts_per_task", "over_stale", "cut_off_at", "drop_uniform", "curriculum"), ("groups",)),
+    "max_staleness": ("groups", "turns"),
+    "turns_per_iteration": ("turns",),
+    "tasks_per_iteration": ("groups", "demonstrations", "rejection", "search"),
+    **dict.fromkeys(("temperatures", "attempts"), ("rejection",)),
+    **dict.fromkeys(("searches", "exploration"), ("search",)),
 }
-"""Settings of the sampler that only one source has."""
+"""Settings of the sampler that only some sources have."""

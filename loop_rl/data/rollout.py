@@ -22,6 +22,8 @@ class EndReason(StrEnum):
     WORKER_LOST = "worker_lost"  # the environment's process hung, crashed or was killed
     TIME_LIMIT = "time_limit"  # the whole episode took too long
     CUT_OFF = "cut_off"  # the trainer went on without it; scored, but not trained on
+    GOES_ON = "goes_on"  # a piece of an episode: a batch of turns was full, a later rollout goes on with it
+    INTERRUPTED = "interrupted"  # likewise, but no other goes on: the sampler was stopped, and with it the world
 
 
 class Ending(StrEnum):
@@ -103,11 +105,30 @@ class Rollout:
     """Seconds spent waiting for the policy."""
     environment_s: float
     """Seconds spent waiting for the environment, for its room and its score too."""
+    next_ids: list[int] = field(default_factory=list)
+    """What the policy would have read next, all of it, where something other than the environment's end kept it from that and it would
+    have had room: what a critic expects there stands for the rest."""
+    episode_id: str = ""
+    """Of the episode that this is a piece of; empty where it is a whole one."""
+    first_turn: int = 0
+    """Turns of that episode before this piece."""
+    earlier_reward: float = 0.0
+    """Of those turns."""
 
     @property
     def reward(self) -> float:
         """What the whole episode is worth: its score and its turns' rewards."""
         return self.score + sum(turn.reward for turn in self.turns)
+
+    @property
+    def episode_return(self) -> float:
+        """The reward, and that of the episode's earlier pieces."""
+        return self.earlier_reward + self.reward
+
+    @property
+    def has_ended(self) -> bool:
+        """The episode is over, and this not a piece that another one, or none, goes on from."""
+        return self.end_reason not in (EndReason.GOES_ON, EndReason.INTERRUPTED)
 
     @property
     def num_action_tokens(self) -> int:

@@ -47,6 +47,12 @@ class Sample:
             columns={name: [0.0] * num_actions for name in columns},
         )
 
+    @classmethod
+    def of_prompt(cls, rollout_id: str, token_ids: list[int]) -> Sample:
+        """A prompt, behind which one token stands for whatever would be written: for the value of the state before it."""
+        action_mask = [False] * len(token_ids) + [True]
+        return cls(rollout_id, 1, 1, [*token_ids, 0], action_mask, turns=[0], versions=[-1])
+
     @property
     def num_tokens(self) -> int:
         """T."""

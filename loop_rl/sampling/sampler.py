@@ -4,7 +4,7 @@
 
 `tasks.num_workers` episodes are under way at a time, those of the oldest group first, each turn answered by the newest
 policy there is. How far sampling may run ahead of training, and which finished groups an iteration takes, is
-`sampler.max_staleness` and what `loop_rl.sampling.sources.groups` makes of it. What is finished is on disk at once (`loop_rl.store.rollouts`);
+`sampler.max_staleness` and what `loop_rl.sampling.sources.groups` makes of it, or `turns`. What is finished is on disk at once (`loop_rl.store.rollouts`);
 starting again goes on from there. No unfinished episode is dropped to be on time, because that would favour short ones,
 unless `sampler.cut_off_at` or `sampler.over_stale` asks for it.
 
@@ -22,7 +22,7 @@ from pathlib import Path
 from loop_rl.agents.chat import Chat
 from loop_rl.agents.episode import Agent
 from loop_rl.agents.policy import PolicyError
-from loop_rl.config.parts import ENVIRONMENT, make_part
+from loop_rl.config.parts import ADVANTAGE, ENVIRONMENT, make_part
 from loop_rl.config.settings import Config
 from loop_rl.environments.protocol import Environment, EnvironmentFailed, ScoringError, Task
 from loop_rl.machine.command import run_async, run_command
@@ -30,6 +30,7 @@ from loop_rl.sampling.collect import collect
 from loop_rl.sampling.sources import demonstrations, rejection, search
 from loop_rl.sampling.sources.dataset import NothingToLearn
 from loop_rl.sampling.sources.groups import Dispatcher, StalenessError
+from loop_rl.sampling.sources.turns import TurnBatches
 from loop_rl.serving.client import PolicyClient
 from loop_rl.serving.published import PolicyDirectory
 from loop_rl.store.run_dir import RunDir
@@ -38,7 +39,7 @@ from loop_rl.store.timeline import Timeline
 _HEARTBEAT_S = 1.0
 
 
-async def sample_groups(
+async def sample(
     run: RunDir, config: Config, tasks: Sequence[Task], environment: Environment, chat: Chat, policy: PolicyClient
 ) -> None:
     """Roll out what the run still lacks.
@@ -49,18 +50,24 @@ async def sample_groups(
         StalenessError, NothingToLearn: see there.
         OSError: the run directory cannot be written, for a full disk, say.
     """
-    agent = Agent.training(policy, chat, config.agent)
+    # What is read next matters to critics only.
+    agent = Agent.training(policy, chat, config.agent, "next_value" in make_part(ADVANTAGE, config).reads)
     timeline = Timeline(run, "sampler")
-    dispatcher = Dispatcher(
-        run,
-        config,
-        tasks,
-        newest_version=lambda: policy.latest_version,
-        waiting=lambda iteration: timeline.span("waiting for the policy", iteration, at_least_s=_HEARTBEAT_S),
-    )
+    if config.sampler.source == "turns":
+        dispatcher = TurnBatches(run, config, tasks, newest_version=lambda: policy.latest_version)
+        total = config.sampler.turns_per_iteration
+    else:
+        dispatcher = Dispatcher(
+            run,
+            config,
+            tasks,
+            newest_version=lambda: policy.latest_version,
+            waiting=lambda iteration: timeline.span("waiting for the policy", iteration, at_least_s=_HEARTBEAT_S),
+        )
+        total = config.sampler.tasks_per_iteration * config.sampler.rollouts_per_task
     directory = PolicyDirectory(run, policy)
 
-    async def sample() -> None:
+    async def work() -> None:
         # What an earlier process began, an older version must not go on with.
         await directory.wait_for(run.latest_version())
         await collect(
@@ -79,22 +86,24 @@ async def sample_groups(
 
     async def beat() -> None:
         while True:
-            _report(run, config, dispatcher, policy)
+            _report(run, config, dispatcher, policy, total)
             await asyncio.sleep(_HEARTBEAT_S)
 
-    await _run_together([sample(), dispatcher.assign()], helpers=[directory.follow(), wake(), beat()])
-    _report(run, config, dispatcher, policy)
+    await _run_together([work(), dispatcher.assign()], helpers=[directory.follow(), wake(), beat()])
+    _report(run, config, dispatcher, policy, total)
 
 
-def _report(run: RunDir, config: Config, dispatcher: Dispatcher, policy: PolicyClient) -> None:
-    """Write the heartbeat, for the supervisor and the trainer."""
-    sampler, num_iterations = config.sampler, config.trainer.num_iterations
+def _report(
+    run: RunDir, config: Config, dispatcher: Dispatcher | TurnBatches, policy: PolicyClient, total: int
+) -> None:
+    """Write the heartbeat, for the supervisor and the trainer. total: rollouts, or turns, of an iteration."""
+    num_iterations = config.trainer.num_iterations
     run.write_status(
         "sampler",
         phase="sampling" if dispatcher.num_in_flight else "waiting for the policy",
         iteration=min(dispatcher.num_assigned, num_iterations - 1),
         done=dispatcher.num_finished,
-        total=sampler.tasks_per_iteration * sampler.rollouts_per_task,
+        total=total,
         rollouts_in_flight=dispatcher.num_in_flight,
         generated_tokens=policy.num_generated_tokens,
         policy_version=policy.latest_version,
@@ -132,7 +141,7 @@ async def _main(run: RunDir, config: Config, urls: list[str]) -> None:
         elif config.sampler.source == "search":
             await search.gather(run, config, tasks, environment, chat, policy)
         else:
-            await sample_groups(run, config, tasks, environment, chat, policy)
+            await sample(run, config, tasks, environment, chat, policy)
 
 
 def main() -> int:

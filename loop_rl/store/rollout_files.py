@@ -15,8 +15,9 @@ import pyarrow.parquet as pq
 from loop_rl.data.rollout import Ending, EndReason, Group, Rollout, Turn
 from loop_rl.machine.files import replacing
 
-SCHEMA_VERSION = 3
-"""3: what the environment adds is `executed` and `log`, a turn has a reward, a rollout family, labels and ending."""
+SCHEMA_VERSION = 4
+"""3: what the environment adds is `executed` and `log`, a turn has a reward, a rollout family, labels and ending. 4: a rollout may be a
+piece of an episode, and says what would have been read next."""
 
 
 _TURN = pa.struct(
@@ -57,8 +58,16 @@ SCHEMA = pa.schema(
         ("duration_s", pa.float64()),
         ("generation_s", pa.float64()),
         ("environment_s", pa.float64()),
+        ("next_ids", pa.list_(pa.int32())),
+        ("episode_id", pa.string()),
+        ("first_turn", pa.int32()),
+        ("earlier_reward", pa.float64()),
     ],
     metadata={"loop_rl.schema_version": str(SCHEMA_VERSION)},
+)
+_NEW_IN_4 = ("next_ids", "episode_id", "first_turn", "earlier_reward")
+_SCHEMA_3 = pa.schema(
+    [field for field in SCHEMA if field.name not in _NEW_IN_4], metadata={"loop_rl.schema_version": "3"}
 )
 
 
@@ -129,7 +138,7 @@ def read_rollouts(path: Path, rollout_ids: Container[str] | None = None) -> list
         raise ValueError(f"{path}: {error}") from error
     except (pa.ArrowException, OSError, ValueError) as error:  # the latter where text is not UTF-8
         raise ValueError(f"{path}: not a readable rollout file: {' '.join(str(error).split())}") from error
-    return [_rollout(row if version == SCHEMA_VERSION else _from_schema_2(row)) for row in rows]
+    return [_rollout(_from_schema_2(row) if version == 2 else row) for row in rows]
 
 
 _NAMES_2 = {"family": "scenario_id", "labels": "difficulty", "executed": "code", "log": "api_calls", "valid": "code"}
@@ -143,7 +152,7 @@ class ForeignSchema(ValueError):
 def schema_version(schema: pa.Schema) -> int:
     """Of a file of rollouts, one that can be read. Raises ForeignSchema."""
     written = (schema.metadata or {}).get(b"loop_rl.schema_version", b"none").decode("utf-8", "replace")
-    for version, known in ((SCHEMA_VERSION, SCHEMA), (2, _SCHEMA_2)):
+    for version, known in ((SCHEMA_VERSION, SCHEMA), (3, _SCHEMA_3), (2, _SCHEMA_2)):
         if written == str(version) and schema.equals(known):
             return version
     raise ForeignSchema(
@@ -153,7 +162,7 @@ def schema_version(schema: pa.Schema) -> int:
 
 def columns_of(version: int, names: Iterable[str]) -> list[str]:
     """What columns of `SCHEMA`, or of its turns, are called in a file of this version."""
-    return [name if version == SCHEMA_VERSION else _NAMES_2.get(name, name) for name in names]
+    return [_NAMES_2.get(name, name) if version == 2 else name for name in names]
 
 
 def label_of(value: str | int) -> str:

@@ -78,10 +78,14 @@ class RolloutStore:
             write_rollouts(_dropped_file(self._run, group_id), rollouts)
         self._close(group_id)
 
-    def _close(self, group_id: int) -> None:
-        self.closed.add(group_id)
+    def forget(self, group_id: int) -> None:
+        """Delete the finished rollouts of a group, which are kept elsewhere."""
         for rollout in self.unassigned.pop(group_id, {}).values():
             self._piece(rollout).unlink()
+
+    def _close(self, group_id: int) -> None:
+        self.closed.add(group_id)
+        self.forget(group_id)
 
     def _recover(self) -> None:
         for path in sorted(self._run.dropped_rollouts.glob("group-*.parquet")):

@@ -29,9 +29,11 @@ def describe_groups(
     span_s = max(r.started_at + r.duration_s for r in rollouts) - min(r.started_at for r in rollouts)
     ends = Counter(r.end_reason for r in rollouts)
     ages = Counter(staleness)
+    # Of pieces of episodes, those that are the last.
+    ended = [r for r in rollouts if r.has_ended] or rollouts
     return {
-        "rollout/return": fmean(r.reward for r in rollouts),
-        "rollout/success": fmean(r.success for r in rollouts),
+        "rollout/return": fmean(r.episode_return for r in ended),
+        "rollout/success": fmean(r.success for r in ended),
         "rollout/num_rollouts": len(rollouts),
         "rollout/turns": fmean(len(r.turns) for r in rollouts),
         "rollout/action_tokens": num_action_tokens / len(rollouts),

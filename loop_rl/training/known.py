@@ -21,7 +21,7 @@ def known_columns(
 ) -> dict[str, dict[str, list[float]]]:
     """By the id of each rollout what is known of its action tokens before there are advantages. Every rank must call it.
 
-    names: "value", what the critic expects; "failed", whether the environment says so of the token's turn; "charge", what the
+    names: "value", what the critic expects; "next_value", what it expects after them, one number; "failed", whether the environment says so of the token's turn; "charge", what the
         penalties take off the reward there, known in any case.
     """
     rollouts = [rollout for group in groups for rollout in group.rollouts]
@@ -30,6 +30,12 @@ def known_columns(
         _add(found, "charge", rollouts, lambda samples: _charges(trainer, samples, penalties, charged))
     if "value" in names:
         _add(found, "value", rollouts, trainer.values)
+    if "next_value" in names:
+        cut = [rollout for rollout in rollouts if rollout.next_ids]
+        prompts = [Sample.of_prompt(rollout.rollout_id, rollout.next_ids) for rollout in cut]
+        following = dict(zip([r.rollout_id for r in cut], trainer.values(prompts) if prompts else [], strict=True))
+        for rollout in rollouts:
+            found[rollout.rollout_id]["next_value"] = following.get(rollout.rollout_id, [0.0])
     if "failed" in names:
         for rollout in rollouts:
             found[rollout.rollout_id]["failed"] = [float(has_failed(t)) for t in rollout.turns for _ in t.action_ids]

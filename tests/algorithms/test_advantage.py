@@ -212,8 +212,11 @@ def test_what_a_critic_learns_from_by_hand():
     rollout.turns, rollout.score = [first, replace(first, action_ids=[], reward=0.25), *others[:1]], 1.0
     lengths = [len(turn.action_ids) for turn in rollout.turns if turn.action_ids]
     num_tokens = sum(lengths)
-    known = {"value": [0.5] * num_tokens, "charge": [0.0] * (num_tokens - 1) + [0.125]}
-    estimate = DualGae(DualSettings(gamma_turn=1.0, lambda_turn=1.0, first_token_weight=3.0, whiten=True))
+    known = {"value": [0.5] * num_tokens, "charge": [0.0] * (num_tokens - 1) + [0.125], "next_value": [0.75]}
+    settings = DualSettings(
+        gamma_turn=1.0, lambda_turn=1.0, first_token_weight=3.0, whiten=True, bootstrap_limits=False
+    )
+    estimate = DualGae(settings)
     (columns,) = estimate([rollout], [known])
     # With every discount 1 the return is what is still to come: a turn without tokens earns for the one before.
     after_first = 0.875 if len(lengths) > 1 else None
@@ -225,3 +228,44 @@ def test_what_a_critic_learns_from_by_hand():
     white = estimate.over_iteration({"r": columns})["r"]["advantage"]
     assert sum(white) == pytest.approx(0, abs=1e-6)
     assert sum(a * a for a in white) / num_tokens == pytest.approx(1 if len(lengths) > 1 else 0)
+
+
+@given(turns, st.tuples(shares, shares, shares, shares), st.floats(0, 1), st.integers(1, 5))
+def test_an_episode_in_two_pieces_has_the_advantages_of_one_whole_up_to_what_its_rest_was_expected_to_be(
+    turns, discounts, next_value, cut
+):
+    # The piece before the cut, bootstrapped with V of the rest's first state, is the whole with a lambda of 0 at the cut.
+    rewards, values = zip(*turns, strict=True)
+    cut = min(cut, len(values))
+    by_token = at_the_end(rewards, values)
+    rest = values[cut][0] if cut < len(values) else next_value
+    piece = dual_gae(by_token[:cut], values[:cut], *discounts, rest)
+    whole = dual_gae(by_token, values, *discounts, next_value)
+    if cut == len(values):
+        assert piece == whole
+        return
+    gamma_token, lambda_token, gamma_turn, lambda_turn = discounts
+    start = sum(map(len, values[:cut]))
+    # From the last token of the piece on, each is short by the discounted advantage of the rest.
+    short, t = gamma_turn * lambda_turn * whole[start], start
+    for of_turn in reversed(values[:cut]):
+        for j in reversed(range(len(of_turn))):
+            t -= 1
+            if j < len(of_turn) - 1:
+                short *= gamma_token * lambda_token
+            assert piece[t] + short == pytest.approx(whole[t], abs=1e-9)
+        short *= gamma_turn * lambda_turn
+
+
+@pytest.mark.parametrize(
+    ("end_reason", "bootstrap_limits", "expected"),
+    [("goes_on", False, 0.75), ("max_turns", False, 0.0), ("max_turns", True, 0.75), ("interrupted", True, 0.75)],
+)
+def test_what_stands_for_the_rest_of_an_episode(end_reason, bootstrap_limits, expected):
+    (rollout, *_), *_ = (group.rollouts for group in tiny.make_groups(1))
+    rollout.turns, rollout.score, rollout.end_reason = rollout.turns[:1], 0.0, end_reason
+    num_tokens = rollout.num_action_tokens
+    known = {"value": [0.25] * num_tokens, "charge": [0.0] * num_tokens, "next_value": [0.75]}
+    estimate = DualGae(DualSettings(gamma_turn=0.5, bootstrap_limits=bootstrap_limits))
+    (columns,) = estimate([rollout], [known])
+    assert columns["return"] == pytest.approx([0.5 * expected] * num_tokens)

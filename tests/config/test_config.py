@@ -20,7 +20,13 @@ TINY = REPO / "configs" / "tiny.yaml"
 
 @pytest.mark.parametrize(
     "path",
-    sorted([*(REPO / "configs").glob("*.yaml"), *(REPO / "configs/paper").glob("*.yaml")]),
+    sorted(
+        [
+            *(REPO / "configs").glob("*.yaml"),
+            *(REPO / "configs/paper").glob("*.yaml"),
+            *(REPO / "configs/verlog").glob("*.yaml"),
+        ]
+    ),
     ids=lambda path: path.stem,
 )
 def test_shipped_configs_load_and_survive_a_round_trip(path):
@@ -129,6 +135,19 @@ PAIRS = ["algorithm.advantage=pair", "algorithm.objective=preference"]
         (["evaluation.temperature=0", "evaluation.top_k=5"], "have no effect with evaluation.temperature: 0"),
         ([*DATA, "sampler.source=search"], "sampler.source: search finds pairs of actions"),
         ([*PAIRS, "sampler.searches=3"], "sampler.searches (3) has no effect with sampler.source: groups"),
+        (["sampler.source=turns", "sampler.tasks_per_iteration=40"], "sampler.source: turns cuts episodes into pieces"),
+        (
+            ["sampler.turns_per_iteration=9"],
+            "sampler.turns_per_iteration (9) has no effect with sampler.source: groups",
+        ),
+        (
+            ["sampler.source=turns", "agent.memory=window", "sampler.rollouts_per_task=4"],
+            "sampler.rollouts_per_task (4) has no effect with sampler.source: turns",
+        ),
+        (
+            ["sampler.source=turns", "agent.memory=window", "sampler.tasks_per_iteration=4"],
+            "sampler.tasks_per_iteration (4) has no effect with sampler.source: turns",
+        ),
         (["sampler.attempts=2"], "sampler.attempts (2) has no effect with sampler.source: groups"),
         ([*DATA, "sampler.max_staleness=0"], "sampler.max_staleness (0) has no effect with sampler.source: rejection"),
         ([*DATA, "sampler.temperatures=[1,3]"], "sampler.temperatures: 3.0 is not between 0.01 and 2"),
@@ -299,3 +318,13 @@ def test_a_ratio_of_whole_rollouts_is_refused_with_a_memory_window():
     with pytest.raises(ConfigError, match="are about whole rollouts"):
         load_config("configs/babyai.yaml", [*window, "algorithm.ratio=gspo"])
     load_config("configs/babyai.yaml", [*window, "algorithm.ratio=turn"])
+
+
+def test_a_batch_of_turns_needs_a_critic():
+    verlog = "configs/verlog/babyai-open.yaml"
+    with pytest.raises(ConfigError, match="algorithm.advantage: leave_one_out compares whole episodes of a task"):
+        load_config(
+            "configs/babyai.yaml", ["agent.memory=window", "sampler.source=turns", "sampler.tasks_per_iteration=40"]
+        )
+    with pytest.raises(ConfigError, match="sampler.max_staleness: 0, where nothing|over_stale"):
+        load_config(verlog, ["sampler.over_stale=drop"])

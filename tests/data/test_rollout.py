@@ -113,7 +113,7 @@ def test_another_schema_version_is_refused(tmp_path):
 
     path = tmp_path / "group.parquet"
     pq.write_table(pa.table({"reward": [1.0]}), path)
-    with pytest.raises(ValueError, match="schema version none, this code reads version 3"):
+    with pytest.raises(ValueError, match="schema version none, this code reads version 4"):
         read_rollouts(path)
 
 

@@ -194,7 +194,7 @@ def test_an_older_schema_is_named(tmp_path):
         table = pq.read_table(path)
         pq.write_table(table.replace_schema_metadata({"loop_rl.schema_version": "1"}), path)
     page = page_of(run)
-    assert "rollout schema version 1, this code reads version 3" in page
+    assert "rollout schema version 1, this code reads version 4" in page
     assert "group-000000.parquet and 13 more" in page
     assert "TGC 33.3 → 83.3 (+50.0)" in page  # the figures hold all the same
 

@@ -27,7 +27,7 @@ from loop_rl.config.parts import load
 from loop_rl.data.rollout import EndReason, Rollout, Turn
 from loop_rl.environments.protocol import ScoringError
 from loop_rl.sampling.curriculum import shuffled_epochs
-from loop_rl.sampling.sampler import main, sample_groups
+from loop_rl.sampling.sampler import main, sample
 from loop_rl.sampling.sources.groups import Dispatcher, NothingToLearn
 from loop_rl.serving.client import PolicyClient
 from loop_rl.store import rollouts as rollout_store
@@ -365,12 +365,12 @@ def test_a_policy_that_does_not_answer_stops_the_sampler_and_writes_no_rollout(t
     run = make_run(tmp_path, tmp_path)
     chat = Chat(TOKENIZERS["chatml"], 64)
 
-    async def sample() -> None:
+    async def try_to() -> None:
         async with PolicyClient(["http://127.0.0.1:9"], chat.end_of_turn_id, run.logs, "", patience_s=0.5) as policy:
-            await sample_groups(run, run.config, make_tasks(3), FaultyEnvironment(""), chat, policy)
+            await sample(run, run.config, make_tasks(3), FaultyEnvironment(""), chat, policy)
 
     with pytest.raises(PolicyError, match="http://127.0.0.1:9"):
-        asyncio.run(sample())
+        asyncio.run(try_to())
     assert not list(run.path.rglob("*.parquet"))
 
 

@@ -61,6 +61,7 @@ class Args:
     gamma_turn: float = 0.99
     lambda_turn: float = 0.95
     critic: str = "head"
+    bootstrap_limits: bool = False
     critic_learning_rate: float = 1e-4
     critic_warmup_iterations: int = 10
     value_clip: float | None = None
@@ -245,6 +246,16 @@ def values_of(critic: nn.ModuleDict, model: nn.Module, rollout: Rollout) -> torc
     return critic["head"](states).flatten()
 
 
+def value_of_next(critic: nn.Module, model: nn.Module, rollout: Rollout, args: Args) -> float:
+    """What a critic makes of what would have been read next."""
+    if not rollout.next_ids or not (args.bootstrap_limits or rollout.end_reason == "goes_on"):
+        return 0.0
+    with torch.no_grad():
+        reader = dict(critic.items()).get("llm", model)
+        states = reader(input_ids=torch.tensor([rollout.next_ids]), output_hidden_states=True).hidden_states[-1][0]
+        return min(max(critic["head"](states[-1]).item(), args.min_value), args.max_value)
+
+
 def value_error(value, old: float, target: float, args: Args):
     """Squared, of one token; at least that of the value kept near the old one."""
     error = (value - target) ** 2
@@ -254,7 +265,9 @@ def value_error(value, old: float, target: float, args: Args):
     return max(error, (near - target) ** 2)
 
 
-def critic_advantages(rollout: Rollout, values: list[float], charges: list[float], args: Args) -> list[float]:
+def critic_advantages(
+    rollout: Rollout, values: list[float], charges: list[float], rest: float, args: Args
+) -> list[float]:
     """A_t, the sum over all later tokens u of (gamma lambda)^(u - t) (r_u + gamma V_(u+1) - V_u)."""
     rewards = []
     for turn in rollout.turns:
@@ -267,10 +280,10 @@ def critic_advantages(rollout: Rollout, values: list[float], charges: list[float
         for t in reversed(range(len(values))):
             crosses = t + 1 == len(values) or turns[t + 1] != turns[t]
             gamma, lam = (args.gamma_turn, args.lambda_turn) if crosses else (args.gamma_token, args.lambda_token)
-            next_value, next_advantage = (values[t + 1], advantages[t + 1]) if t + 1 < len(values) else (0.0, 0.0)
+            next_value, next_advantage = (values[t + 1], advantages[t + 1]) if t + 1 < len(values) else (rest, 0.0)
             advantages[t] = rewards[t] + gamma * next_value - values[t] + gamma * lam * next_advantage
         return advantages
-    following = [*values[1:], 0.0]
+    following = [*values[1:], rest]
     deltas = [r + args.gamma * after - v for r, after, v in zip(rewards, following, values, strict=True)]
     decay = args.gamma * args.gae_lambda
     return [sum(decay ** (u - t) * deltas[u] for u in range(t, len(deltas))) for t in range(len(deltas))]
@@ -294,7 +307,8 @@ def loop_update(
         for rollout in rollouts:
             with torch.no_grad():
                 values = values_of(critic, model, rollout).clamp(args.min_value, args.max_value).tolist()
-            advantages.append(critic_advantages(rollout, values, charges[rollout.rollout_id], args))
+            rest = value_of_next(critic, model, rollout, args)
+            advantages.append(critic_advantages(rollout, values, charges[rollout.rollout_id], rest, args))
             first_values[rollout.rollout_id] = values
             returns[rollout.rollout_id] = [a + v for a, v in zip(advantages[-1], values, strict=True)]
         if args.whiten:

@@ -68,10 +68,11 @@ def make_config(
     return parse_config(tree, source="test")
 
 
-def make_groups(num_groups: int, version: int = 0, window: bool = False) -> list[Group]:
+def make_groups(num_groups: int, version: int = 0, window: bool = False, pieces: bool = False) -> list[Group]:
     """Groups of 2 to 4 rollouts of very different lengths; the last group scored alike and teaches nothing.
 
     window: each turn starts anew, as with a memory window.
+    pieces: every second one is a piece of an episode, every third one was ended by a limit.
     """
     rng = random.Random(0)
 
@@ -95,10 +96,15 @@ def make_groups(num_groups: int, version: int = 0, window: bool = False) -> list
         return Rollout(rollout_id=f"r{rng.random()}", group_id=group_id, score=reward, turns=turns, **fields)
 
     sizes = [rng.randint(2, 4) for _ in range(num_groups)]
-    return [
+    groups = [
         Group(i, 0, [make_rollout(i, 0.5 if i == num_groups - 1 else rng.random()) for _ in range(size)])
         for i, size in enumerate(sizes)
     ]
+    for number, rollout in enumerate(rollout for group in groups for rollout in group.rollouts if pieces):
+        if number % 2 == 0 or number % 3 == 0:
+            rollout.end_reason = "goes_on" if number % 2 == 0 else "max_turns"
+            rollout.ending, rollout.next_ids = "truncated", tokens(12)
+    return groups
 
 
 def kept(

@@ -87,7 +87,9 @@ UPDATE_CASES: dict[str, dict] = {
     "critic-dual-window": {
         "zero_stage": 3,
         "window": True,
-        "algorithm": CRITIC | {"advantage": "dual_gae", "gamma_turn": 0.9, "lambda_turn": 0.8},
+        "pieces": True,
+        "algorithm": CRITIC
+        | {"advantage": "dual_gae", "gamma_turn": 0.9, "lambda_turn": 0.8, "bootstrap_limits": False},
     },
     "critic-alone": {"zero_stage": 3, "algorithm": CRITIC | {"critic_warmup_iterations": 3}},
     "critic-sequence-parallel": {"zero_stage": 2, "algorithm": CRITIC} | SEQUENCE_PARALLEL,
@@ -95,6 +97,7 @@ UPDATE_CASES: dict[str, dict] = {
     "critic-adapter-verlog": {
         "zero_stage": 3,
         "window": True,
+        "pieces": True,
         "max_tokens_per_microbatch": 64,
         "algorithm": ADAPTER_CRITIC
         | {"advantage": "dual_gae", "whiten": True, "value_clip": 0.01, "first_token_weight": 3.0}
@@ -228,7 +231,7 @@ def update(folder: Path) -> None:
     alone = os.environ["WORLD_SIZE"] == "1"
     for case in ONE_RANK_CASES if alone else UPDATE_CASES:
         settings = dict(UPDATE_CASES[case])
-        groups = tiny.make_groups(4, window=settings.pop("window", False))
+        groups = tiny.make_groups(4, window=settings.pop("window", False), pieces=settings.pop("pieces", False))
         trainer = new_trainer(folder, **settings)
         samples = tiny.samples_of(tiny.kept(groups, trainer.config, known_of(trainer, groups)))
         out = folder / f"{case}-{trainer.num_ranks}"

@@ -50,7 +50,7 @@ def reference_update(updates):
     """reference_update(settings) -> metrics, last epoch's token values and trained weights of the plain implementation, from the same start."""
     done = {}
 
-    def update(model="model", window=False, **settings):
+    def update(model="model", window=False, pieces=False, **settings):
         config = tiny.make_config(updates / model, **settings)
         args = reference.Args(
             learning_rate=config.trainer.learning_rate / (1 + config.trainer.warmup_iterations),  # in iteration 0
@@ -62,13 +62,13 @@ def reference_update(updates):
             # By their names, which the reference's own code gives a meaning.
             **{k: v for k, v in config.algorithm.model_dump().items() if k in reference.Args.__annotations__},
         )
-        key = model, window, config.model.lora, str(args)
+        key = model, window, pieces, config.model.lora, str(args)
         if key not in done:
             llm = AutoModelForCausalLM.from_pretrained(updates / model, dtype=torch.float32)
             if config.model.lora:
                 llm = PeftModel.from_pretrained(llm, updates / "zero2-1" / "before", is_trainable=True)
             critic = plain_critic(updates, config) if hasattr(config.algorithm, "critic") else None
-            groups = tiny.make_groups(4, window=window)
+            groups = tiny.make_groups(4, window=window, pieces=pieces)
             metrics, tokens = reference.loop_update(llm, groups, iteration=0, args=args, critic=critic)
             weights = {name: p.detach() for name, p in llm.named_parameters() if p.requires_grad}
             if critic:

@@ -32,6 +32,9 @@ class CriticSettings(Section):
     Verlog: 0.5."""
     first_token_weight: float = Field(1.0, gt=0)
     """What the value at a turn's first token counts in the critic's loss, the others counting 1. Verlog: 3."""
+    bootstrap_limits: bool = False
+    """What the critic expects next stands for the rest of an episode that a limit ended (`agent.max_turns`, a time limit, the
+    environment's own limit of steps); false: nothing does. It does in any case where a batch of turns was full. Paper: false."""
     whiten: bool = False
     """Advantages less their mean, divided by their standard deviation, over all action tokens of an iteration. Verlog: true."""
     min_value: float = 0.0
@@ -51,7 +54,7 @@ class CriticSettings(Section):
 class CriticAdvantage(AdvantageEstimator):
     """A number for every action token, and what the critic is to learn: "return", weighted."""
 
-    reads = frozenset({"value", "charge"})
+    reads = frozenset({"value", "charge", "next_value"})
     gives = frozenset({"advantage", "return", "value", "value_weight"})
 
     def __call__(self, rollouts_K: Sequence[Rollout], columns_K: Sequence[Columns] = ()) -> list[dict[str, Column]]:
@@ -59,7 +62,10 @@ class CriticAdvantage(AdvantageEstimator):
         for rollout, columns in zip(rollouts_K, columns_K, strict=True):
             rewards_N = [reward - charge for reward, charge in zip(rewards_of(rollout), columns["charge"], strict=True)]
             lengths_T = [len(turn.action_ids) for turn in rollout.turns if turn.action_ids]
-            advantages_N = self.advantages(rewards_N, columns["value"], lengths_T)
+            (next_value,) = columns["next_value"]
+            if rollout.has_ended and not self.settings.bootstrap_limits:
+                next_value = 0.0
+            advantages_N = self.advantages(rewards_N, columns["value"], lengths_T, next_value)
             returns_N = [a + value for a, value in zip(advantages_N, columns["value"], strict=True)]
             weights_N = [weight for n in lengths_T for weight in (self.settings.first_token_weight, *[1.0] * (n - 1))]
             found.append(
@@ -78,10 +84,10 @@ class CriticAdvantage(AdvantageEstimator):
 
     @abstractmethod
     def advantages(
-        self, rewards_N: Sequence[float], values_N: Sequence[float], lengths_T: Sequence[int]
+        self, rewards_N: Sequence[float], values_N: Sequence[float], lengths_T: Sequence[int], next_value: float
     ) -> list[float]:
         """[N]. rewards_N: what each action token earned; values_N: what the critic expects before each; lengths_T: tokens of each
-        turn that has any."""
+        turn that has any; next_value: what it expects after the last."""
 
 
 class Settings(CriticSettings):
@@ -99,9 +105,9 @@ class Advantage(CriticAdvantage):
     Settings = Settings
 
     def advantages(
-        self, rewards_N: Sequence[float], values_N: Sequence[float], lengths_T: Sequence[int]
+        self, rewards_N: Sequence[float], values_N: Sequence[float], lengths_T: Sequence[int], next_value: float
     ) -> list[float]:
-        return gae(rewards_N, values_N, self.settings.gamma, self.settings.gae_lambda)
+        return gae(rewards_N, values_N, self.settings.gamma, self.settings.gae_lambda, next_value)
 
 
 def rewards_of(rollout: Rollout) -> list[float]:
@@ -121,14 +127,16 @@ def rewards_of(rollout: Rollout) -> list[float]:
     return [reward for rewards_L in rewards_T for reward in rewards_L]
 
 
-def gae(rewards_N: Sequence[float], values_N: Sequence[float], gamma: float, lam: float) -> list[float]:
-    """Generalised advantage estimation, arXiv 1506.02438, equation 16; nothing is worth anything after the last token.
+def gae(
+    rewards_N: Sequence[float], values_N: Sequence[float], gamma: float, lam: float, next_value: float = 0.0
+) -> list[float]:
+    """Generalised advantage estimation, arXiv 1506.02438, equation 16; next_value: of the state after the last token.
 
     A_t = sum over l of (gamma lambda)^l delta_(t+l), delta_t = r_t + gamma V_(t+1) - V_t. With both 1 it is R - V_t, where R is
     the episode's reward: arXiv 2502.01600, appendix C.5.
     """
     advantages_N = [0.0] * len(rewards_N)
-    advantage, next_value = 0.0, 0.0
+    advantage = 0.0
     for t in reversed(range(len(rewards_N))):
         advantage = rewards_N[t] + gamma * next_value - values_N[t] + gamma * lam * advantage
         advantages_N[t], next_value = advantage, values_N[t]
