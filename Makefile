@@ -57,7 +57,7 @@ train: $(if $(filter-out appworld,$(ENVIRONMENT)),setup,tasks)  ## train; goes o
 	@$(BIN)/python -m loop_rl.launch --config $(CONFIG) $(if $(LOCAL_NODES),--local-nodes $(LOCAL_NODES),--nodes $(NODES)) \
 	  $(if $(HOSTFILE),--hostfile $(HOSTFILE)) $(if $(RESTARTS),--restarts $(RESTARTS)) $(if $(DRY_RUN),--dry-run) $(TASKS_SETTING) $(ARGS)
 
-compare: $(if $(filter babyai%,$(notdir $(BENCH))),setup,tasks)  ## train methods with several seeds where that is missing, and compare them
+compare: $(if $(filter babyai% babaisai% crafter%,$(or $(notdir $(BENCH)),babyai)),setup,tasks)  ## train methods with several seeds where that is missing, and compare them
 #: make compare METHODS="loop grpo rloo" SEEDS=5 BENCH=babyai
 #: make compare METHODS="loop ei" SEEDS=3 BENCH=tiny ARGS="--dry-run"
 	@$(BIN)/python -m loop_rl compare --bench $(or $(BENCH),babyai) --methods $(or $(METHODS),$(error METHODS= is missing, for example METHODS="loop grpo")) \

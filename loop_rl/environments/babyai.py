@@ -28,6 +28,7 @@ from loop_rl.data.messages import Message
 from loop_rl.data.rollout import Rollout, Usage
 from loop_rl.environments import protocol
 from loop_rl.environments.figures import cost, outcomes, success_rate
+from loop_rl.environments.named_actions import parse_action
 from loop_rl.environments.protocol import Score, Step, TaskError
 
 Level = Literal["goto", "pickup", "open", "putnext", "pickup-then-goto", "local"]
@@ -150,7 +151,7 @@ class Episode:
         self._solved = False
 
     async def step(self, action: str) -> Step:
-        named = parse_action(action)
+        named = parse_action(action, ACTIONS)
         executed = named or DEFAULT_ACTION
         _, reward, terminated, truncated, _ = self._room.step(ACTIONS.index(executed))
         self._solved = reward > 0
@@ -166,13 +167,6 @@ class Episode:
 
     async def score(self) -> Score:
         return Score(0.0, self._solved)  # the last step's reward says it all
-
-
-def parse_action(text: str) -> str:
-    """The action that a text names: all of it, or what follows its last "ACTION:" on that line; empty where it names none."""
-    words = text.rpartition("ACTION:")[2].strip().partition("\n")[0]
-    name = " ".join(words.casefold().split()).rstrip(".!")
-    return name if name in ACTIONS else ""
 
 
 def prompt(style: str, mission: str, observation: str) -> list[Message]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
+import statistics
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from appworld_tasks.goal_completion import task_goal_completion
+from appworld_tasks.goal_completion import Z_95, task_goal_completion
 from loop_rl.data.rollout import Rollout, Usage
 from loop_rl.environments.protocol import Task
 
@@ -42,3 +44,10 @@ def success_rate(tasks: Sequence[Task], rollouts: Sequence[Rollout]) -> dict[str
         name: asdict(task_goal_completion({rollout.task_id: rollout.success for rollout in group}))
         for name, group in groups.items()
     }
+
+
+def mean(shares: Sequence[float]) -> dict[str, float]:
+    """Of shares in [0, 1] of independent tasks, with a 95% interval by the normal distribution."""
+    value = statistics.fmean(shares)
+    half = Z_95 * statistics.stdev(shares) / math.sqrt(len(shares)) if len(shares) > 1 else 0.0
+    return {"value": value, "low": max(0.0, value - half), "high": min(1.0, value + half), "num": len(shares)}

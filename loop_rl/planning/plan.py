@@ -131,6 +131,10 @@ def print_plan(
     Raises:
         ValueError: something cannot fit, or is not known; one line.
     """
+    if config.agent.memory == "window":
+        raise ValueError(
+            "agent.memory: window: turns that are samples of their own are not planned for; no figure is better than a wrong one"
+        )
     shape, source = model_shape(config.model.path)
     environment = None
     if run:

@@ -24,9 +24,9 @@ from loop_rl.environments.babyai import (
     Settings,
     make_room,
     observe,
-    parse_action,
     play_bot,
 )
+from loop_rl.environments.named_actions import parse_action
 from loop_rl.environments.protocol import TaskError
 
 
@@ -111,13 +111,13 @@ def test_the_text_says_where_things_are(level):
 )
 def test_an_action_is_what_follows_the_last_marker_whatever_its_case(action, before, upper):
     text = action.upper() if upper else f"  {action}. "
-    assert parse_action(before + text) == action
-    assert parse_action(f"{before}{text}\nafterwards") == action
+    assert parse_action(before + text, ACTIONS) == action
+    assert parse_action(f"{before}{text}\nafterwards", ACTIONS) == action
 
 
 @given(st.text(max_size=30))
 def test_no_text_breaks_the_parser_and_only_names_are_actions(text):
-    assert parse_action(text) in (*ACTIONS, "")
+    assert parse_action(text, ACTIONS) in (*ACTIONS, "")
 
 
 def test_an_invalid_action_is_replaced_and_said_to_be():
