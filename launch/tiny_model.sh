@@ -20,7 +20,7 @@ tiny-babyai)
     ;;
 tiny-babaisai)
     .venv/bin/python -m loop_rl.environments.babaisai.demonstrator --rooms two_room-goto_win two_room-break_stop-goto_win \
-        --episodes 1200 --max-steps 30 --careless-fraction 0.6 --turns 2 --out "$build/demonstrations.jsonl"
+        --episodes 600 --max-steps 30 --careless-fraction 0.6 --turns 2 --out "$build/demonstrations.jsonl"
     .venv/bin/python -m loop_rl.training.tiny_model --demonstrations "$build/demonstrations.jsonl" --out "$build/model" \
         --pieces words --hidden-size 64 --num-layers 3 --vocab-size 400 --max-tokens 1024 --epochs 2 --float32 \
         --max-observation-tokens 160

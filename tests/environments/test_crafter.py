@@ -170,6 +170,7 @@ def test_splits_have_worlds_of_their_own_and_progress_is_balrogs():
     rollouts = [_rollout("a", done, missing), _rollout("b", [], [*done, *missing])]
     found = progress(rollouts)
     assert found["all"]["value"] == pytest.approx(0.25) and found["collect coal"]["value"] == 0.5
+    assert len(found) == 1 + 22 and found["wake up"]["value"] == 0  # the same rows, whatever was unlocked
 
 
 def _rollout(task_id: str, passes: list[str], failures: list[str]) -> Rollout:

@@ -61,6 +61,10 @@ class Policy:
         return Generation(ids, [-1.0] * len(ids), of_version)
 
 
+class Killed(Exception):
+    """What a test does to a sampler."""
+
+
 def play(run: RunDir, policy: Policy, until=None) -> TurnBatches:
     """Sample until all batches are full, or `until` says so; then everything is let go of, as by a kill."""
     config = run.config
@@ -71,8 +75,8 @@ def play(run: RunDir, policy: Policy, until=None) -> TurnBatches:
     async def work() -> None:
         num = config.tasks.num_workers
         sampling = collect(batches.jobs(), environment, lambda _: agent, num, batches.finished)
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(sampling), group.create_task(batches.assign())]
+        tasks = [asyncio.create_task(sampling), asyncio.create_task(batches.assign())]
+        try:
             while not all(task.done() for task in tasks):
                 await asyncio.sleep(0)
                 # As the trainer does: a version for each iteration, a while after its turns are there.
@@ -80,9 +84,15 @@ def play(run: RunDir, policy: Policy, until=None) -> TurnBatches:
                     policy.version += 1
                     batches.wake()
                 if until and until(batches):
-                    raise KeyboardInterrupt
+                    raise Killed
+        finally:
+            for task in tasks:
+                task.cancel()
+            for result in await asyncio.gather(*tasks, return_exceptions=True):
+                if isinstance(result, Exception):
+                    raise result
 
-    with contextlib.suppress(KeyboardInterrupt):
+    with contextlib.suppress(Killed):
         asyncio.run(work())
     return batches
 

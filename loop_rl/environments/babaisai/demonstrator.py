@@ -28,12 +28,11 @@ def game(room: str, seed: int, max_steps: int, carelessness: float, rng: random.
     """A game: its turns, each with what was seen, what was done, and what came of it; and whether it was won."""
     state, turns, plan = make_room(room, seed), [], None
     for _ in range(max_steps):
-        if not plan:
-            plan = solution(state, max_states=5_000) or [rng.choice(list(WAYS))]
-        wise, *plan = plan
-        action = rng.choice(list(WAYS)) if rng.random() < carelessness else wise
-        if action != wise:
-            plan = None
+        if rng.random() < carelessness:
+            action, plan = rng.choice(list(WAYS)), None
+        else:
+            plan = plan or solution(state, max_states=3_000) or [rng.choice(list(WAYS))]
+            action, *plan = plan
         seen = observe(state)
         state, is_won = step(state, action)
         turns.append({"seen": seen, "text": action, "output": observe(state)})

@@ -181,7 +181,7 @@ def progress(rollouts: Sequence[Rollout]) -> dict[str, dict[str, float]]:
     """BALROG's progress, the mean share of achievements that an episode unlocks ("all"), with a 95% interval by the normal distribution;
     and of each achievement the share of episodes that unlock it, with Wilson's."""
     found = {"all": mean([len(rollout.passes) / len(rollout.passes + rollout.failures) for rollout in rollouts])}
-    for name in sorted({name for rollout in rollouts for name in rollout.passes}):
+    for name in sorted({name for rollout in rollouts for name in rollout.passes + rollout.failures}):
         unlocked = {rollout.task_id: name in rollout.passes for rollout in rollouts}
         found[name.replace("_", " ")] = asdict(task_goal_completion(unlocked))
     return found
