@@ -23,6 +23,8 @@ _PLANS = (
     ("qwen2.5-7b", (1,), 8),
     ("qwen3-14b", (1,), 8),
     ("qwen2.5-1.5b", (1,), 1),
+    ("verlog/crafter-7b", (1,), 8),
+    ("verlog/babyai-open-3b", (1,), 4),
 )
 _SCALING = (("qwen2.5-32b", (4, 8, 16), 8),)
 

@@ -45,6 +45,8 @@ def measure(run: RunDir) -> Measured:
         ValueError: too few iterations, or its rollouts were written by another version of this code.
     """
     config, figures = run.config, read_metrics(run)
+    if config.sampler.source == "turns":
+        raise ValueError(f"{run.path}: batches of turns (sampler.source) cannot be calibrated by; leave --run out")
     if len(figures) < _SETTLED + 2:
         raise ValueError(
             f"{run.path}: {len(figures)} iterations are done; to calibrate by a run takes {_SETTLED + 2} at least"
@@ -84,6 +86,7 @@ def _calibrate(config, rollouts: list[Rollout], starts, ends, training, figures)
             tuple(len(turn.context_ids) for turn in r.turns),
             tuple(len(turn.action_ids) for turn in r.turns),
             (work,) * len(r.turns),
+            windowed=not all(turn.extends for turn in r.turns),
         )
         for r, work in zip(rollouts, environment_s / expected, strict=True)
     )
@@ -95,8 +98,8 @@ def _calibrate(config, rollouts: list[Rollout], starts, ends, training, figures)
     epochs = config.algorithm.epochs
     kept = 1 - fmean(figure["rollout/share_filtered"] for figure in figures)
 
-    def training_s(lengths: Sequence[int]) -> float:
-        return epochs * sum(lengths) * alone
+    def training_s(lengths: Sequence[Sequence[int]]) -> float:
+        return epochs * sum(map(sum, lengths)) * alone
 
     return Workload(episodes, kept), System(
         num_workers=config.tasks.num_workers,

@@ -30,7 +30,7 @@ from loop_rl.planning.memory import longest_microbatch
 from loop_rl.planning.shapes import ModelShape, model_shape
 from loop_rl.planning.simulation import ASYNCHRONOUS, ONE_BEHIND, SYNCHRONOUS, Curve, Discipline, Outcome, simulate
 from loop_rl.planning.timing import Assumptions
-from loop_rl.planning.workload import Workload, assumed_workload
+from loop_rl.planning.workload import Workload, assumed_workload, groups_of_an_iteration
 from loop_rl.store.run_dir import RunDir
 
 WIDTH = 118
@@ -90,7 +90,7 @@ def splits(
             refused.append(error)
             continue
         simulated = system(shape, config, layout, need, machines.gpu, guess, workload, environment)
-        sizes = (config.sampler.tasks_per_iteration, config.sampler.rollouts_per_task)
+        sizes = groups_of_an_iteration(config)
         outcomes = [
             simulate(simulated, workload, discipline, *sizes, _ITERATIONS, _LEFT_OUT)
             for discipline in disciplines(config)
@@ -131,10 +131,6 @@ def print_plan(
     Raises:
         ValueError: something cannot fit, or is not known; one line.
     """
-    if config.agent.memory == "window":
-        raise ValueError(
-            "agent.memory: window: turns that are samples of their own are not planned for; no figure is better than a wrong one"
-        )
     shape, source = model_shape(config.model.path)
     environment = None
     if run:
@@ -143,7 +139,7 @@ def print_plan(
         measured = measure(run)
         workload, environment = measured.workload, measured.system.environment
     else:
-        workload = assumed_workload(config.agent)
+        workload = assumed_workload(config)
     lora = config.model.lora
     trained = f"adapter {shape.num_adapter_parameters(lora.rank) / 1e6:.0f} million" if lora else "all of them trained"
     console.print(
@@ -159,7 +155,7 @@ def print_plan(
         console.print(_splits_table(config, machines, found, chosen))
         console.print(_verdict(config, chosen))
     console.print()
-    console.print(_assumptions(guess, workload, run))
+    console.print(_assumptions(guess, workload, run, config.sampler.source == "turns"))
 
 
 def _memory_table(config: Config, machines: Machines, split: Split) -> Table:
@@ -225,10 +221,10 @@ def _verdict(config: Config, chosen: Split) -> str:
     )
 
 
-def _assumptions(guess: Assumptions, workload: Workload, run: RunDir | None) -> str:
+def _assumptions(guess: Assumptions, workload: Workload, run: RunDir | None, by_turns: bool) -> str:
     origin = f"measured in {run.path}" if run else "assumed"
     lines = [
-        f"Episodes ({origin}): {workload.turns:.1f} turns, {workload.tokens:,.0f} tokens, of which the policy writes "
+        f"{'Pieces of episodes' if by_turns else 'Episodes'} ({origin}): {workload.turns:.1f} turns, {workload.tokens:,.0f} tokens, of which the policy writes "
         f"{workload.action_tokens:,.0f}; {workload.share_kept:.0%} are kept for training.",
         "Assumed, not measured: " + ", ".join(f"{f.name} {getattr(guess, f.name):g}" for f in fields(guess)) + ".",
     ]

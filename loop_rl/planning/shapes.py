@@ -71,6 +71,7 @@ class ModelShape:
 # From the models' published config.json; a test compares the parameter counts with transformers' own models.
 KNOWN = {
     "Qwen/Qwen2.5-1.5B-Instruct": ModelShape(28, 1536, 12, 2, 128, 8960, 151_936, tied=True, qkv_bias=True),
+    "Qwen/Qwen2.5-3B-Instruct": ModelShape(36, 2048, 16, 2, 128, 11_008, 151_936, tied=True, qkv_bias=True),
     "Qwen/Qwen2.5-7B-Instruct": ModelShape(28, 3584, 28, 4, 128, 18_944, 152_064, tied=False, qkv_bias=True),
     "Qwen/Qwen2.5-32B-Instruct": ModelShape(64, 5120, 40, 8, 128, 27_648, 152_064, tied=False, qkv_bias=True),
     "Qwen/Qwen3-14B": ModelShape(40, 5120, 40, 8, 128, 17_408, 151_936, tied=False, qk_norm=True),

@@ -40,8 +40,8 @@ class System:
     generation: Curve
     """A unit is one token that the policy writes; the context it reads is in the curve."""
     environment: Curve
-    training_s: Callable[[Sequence[int]], float]
-    """Seconds of one iteration's update, given the lengths in tokens of the rollouts that are trained on."""
+    training_s: Callable[[Sequence[Sequence[int]]], float]
+    """Seconds of one iteration's update, given the lengths in tokens of the samples of each rollout that is trained on."""
     publish_s: float = 0.0
     """Seconds from the last optimiser step until the servers answer with the new version."""
     num_replicas: int = 1
@@ -240,7 +240,7 @@ class _Run:
         for rollout in rollouts:
             for sampled_by, tokens in rollout.tokens_of.items():
                 self._staleness[self.version - sampled_by] += tokens * (self.version >= self._left_out)
-        lengths = [rollout.episode.num_tokens for rollout in rollouts if rollout.kept]
+        lengths = [rollout.episode.samples for rollout in rollouts if rollout.kept]
         self._training_left = self._system.training_s(lengths) + self._system.publish_s
         self._training = True
 

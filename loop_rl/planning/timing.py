@@ -53,7 +53,8 @@ def generation_curve(shape: ModelShape, config: Config, gpu: Gpu, guess: Assumpt
 
     One step makes one token for each request. It reads the weights once, and of each request the keys and values of its
     context; it computes 2 operations a parameter and request. The context that turns append is read too, at its own
-    share: (context tokens / action tokens) of it for every token made. Prefixes are found in the cache.
+    share: (context tokens / action tokens) of it for every token made. Prefixes are found in the cache, but of windows: each
+    counts as if it were read whole.
     """
     tp, s = config.server.tensor_parallel_size, DTYPE_BYTES[config.model.dtype]
     bandwidth, flops = gpu.bandwidth * guess.decode_bandwidth, tp * gpu.flops * guess.prefill_mfu
@@ -112,8 +113,8 @@ def publishing_time(shape: ModelShape, config: Config, guess: Assumptions) -> fl
 
 def training_time(
     shape: ModelShape, config: Config, gpu: Gpu, guess: Assumptions, num_ranks: int, num_nodes: int
-) -> Callable[[Sequence[int]], float]:
-    """Seconds of one iteration's update as a function of the rollouts' lengths.
+) -> Callable[[Sequence[Sequence[int]]], float]:
+    """Seconds of one iteration's update as a function of the lengths of each rollout's samples.
 
     A step takes as long as its busiest rank: rollouts are shared out longest first, as loop_rl.training.batching does, so more
     ranks than rollouts in a minibatch are of no use. A critic that is an adapter doubles it. Under ZeRO-3 each micro-batch gathers the weights twice, and where
@@ -129,12 +130,12 @@ def training_time(
     passes = 2 if getattr(config.algorithm, "critic", None) == "adapter" else 1
     first_passes = num_first_passes(config)
 
-    def seconds(lengths: Sequence[int]) -> float:
+    def seconds(rollouts: Sequence[Sequence[int]]) -> float:
         rng, total = random.Random(0), 0.0
         if first_passes:
-            total += first_passes * step_seconds(lengths, lambda length: forward_flops(shape, length))
+            total += first_passes * step_seconds(rollouts, lambda length: forward_flops(shape, length))
         for _ in range(config.algorithm.epochs):
-            order = rng.sample(list(lengths), len(lengths))
+            order = rng.sample(list(rollouts), len(rollouts))
             size = trainer.minibatch_rollouts or len(order)
             for start in range(0, len(order), size):
                 total += passes * step_seconds(
@@ -142,9 +143,9 @@ def training_time(
                 )
         return total
 
-    def step_seconds(lengths: Sequence[int], flops_of: Callable[[int], float]) -> float:
+    def step_seconds(rollouts: Sequence[Sequence[int]], flops_of: Callable[[int], float]) -> float:
         ranks = [(0.0, rank, 0) for rank in range(data_ranks)]
-        for length in sorted(lengths, reverse=True):
+        for length in sorted((length for samples in rollouts for length in samples), reverse=True):
             flops, rank, tokens = ranks[0]
             heapq.heapreplace(ranks, (flops + flops_of(length), rank, tokens + length))
         micro_batches = max(math.ceil(tokens / trainer.max_tokens_per_microbatch) for _, _, tokens in ranks)

@@ -14,8 +14,8 @@ from loop_rl.planning.gpus import GPUS
 from loop_rl.planning.layout import DoesNotFit, check, layouts
 from loop_rl.planning.plan import Machines, best, print_plan, splits
 from loop_rl.planning.shapes import KNOWN, model_shape
-from loop_rl.planning.timing import Assumptions, rollout_flops, training_time
-from loop_rl.planning.workload import assumed_workload
+from loop_rl.planning.timing import Assumptions, forward_flops, rollout_flops, training_time
+from loop_rl.planning.workload import assumed_workload, groups_of_an_iteration
 
 pytestmark = pytest.mark.slow(75)
 
@@ -40,7 +40,7 @@ def refusal(name: str, nodes: int, *overrides: str, gpus_per_node: int = 8, gpu:
     asked = config(name, *overrides)
     machines = Machines(nodes, gpus_per_node, gpu)
     with pytest.raises(DoesNotFit) as error:
-        splits(asked, machines, model_shape(asked.model.path)[0], Assumptions(), assumed_workload(asked.agent))
+        splits(asked, machines, model_shape(asked.model.path)[0], Assumptions(), assumed_workload(asked))
     assert "\n" not in str(error.value)
     return str(error.value)
 
@@ -177,7 +177,7 @@ def test_every_split_of_several_nodes_is_looked_at():
 
 def test_more_nodes_are_never_slower():
     asked = config("qwen2.5-32b")
-    workload, shape = assumed_workload(asked.agent), KNOWN[asked.model.path]
+    workload, shape = assumed_workload(asked), KNOWN[asked.model.path]
     times = []
     for nodes in (2, 3, 4):
         found = splits(asked, Machines(nodes, 8, "h100"), shape, Assumptions(), workload)
@@ -187,7 +187,7 @@ def test_more_nodes_are_never_slower():
 
 def test_more_ranks_than_rollouts_in_a_minibatch_are_of_no_use():
     asked = config("qwen2.5-7b", "trainer.minibatch_rollouts=4")
-    shape, lengths = KNOWN[asked.model.path], [4000] * 8
+    shape, lengths = KNOWN[asked.model.path], [(4000,)] * 8
 
     def seconds(ranks):
         return training_time(shape, asked, GPUS["h100"], Assumptions(), ranks, 1)(lengths)
@@ -199,8 +199,38 @@ def test_more_ranks_than_rollouts_in_a_minibatch_are_of_no_use():
     assert rollout_flops(shape, asked, 4000) == pytest.approx(6 * 7.07e9 * 4000, rel=0.1)
 
 
+def test_turns_that_are_samples_and_a_critic_by_hand():
+    asked = config("verlog/crafter-7b", "trainer.minibatch_rollouts=null", "trainer.num_processes=1")
+    shape = KNOWN[asked.model.path]
+
+    def seconds(rollouts, asked=asked):
+        return training_time(shape, asked, GPUS["h100"], Assumptions(), 1, 1)(rollouts)
+
+    # An epoch of the policy and one of its critic; before it passes for values, and for both sides of the KL.
+    per_s = 989e12 * 0.35
+    expected = sum(2 * rollout_flops(shape, asked, n) + 3 * forward_flops(shape, n) for n in (500, 700, 600)) / per_s
+    assert seconds([(500, 700), (600,)]) == pytest.approx(expected)
+    plain = config(
+        "verlog/crafter-7b", "trainer.minibatch_rollouts=null", "trainer.num_processes=1", "algorithm.critic=head"
+    )
+    assert seconds([(500, 700)], plain) < seconds([(500, 700)])
+    # What is read whole costs attention over all of it.
+    assert seconds([(500, 500)]) < seconds([(1000,)])
+
+
+def test_a_batch_of_turns_is_pieces_of_the_episodes_under_way():
+    asked = config("verlog/crafter-7b")
+    workload = assumed_workload(asked)
+    assert groups_of_an_iteration(asked) == (128, 1) and workload.turns == 16
+    assert sum(map(len, (episode.samples for episode in workload.episodes[:128]))) == 2048
+    episode = workload.episodes[0]
+    assert sum(episode.samples) == episode.num_tokens and max(episode.samples) <= asked.agent.max_context_tokens
+    # While it writes, an episode holds the prompt of one turn, not of all before it.
+    assert workload.held_tokens < asked.agent.max_context_tokens
+
+
 def test_the_assumed_episodes_have_the_assumed_means():
-    workload = assumed_workload(config("qwen2.5-32b").agent)
+    workload = assumed_workload(config("qwen2.5-32b"))
     assert workload.turns == pytest.approx(15, rel=0.1)
     assert workload.action_tokens / workload.turns == pytest.approx(150, rel=0.1)
     assert max(episode.num_tokens for episode in workload.episodes) <= 32_768

@@ -21,6 +21,7 @@ pytestmark = pytest.mark.slow(10)
 
 BILLIONS = {
     "Qwen2.5-1.5B-Instruct": 1.54,
+    "Qwen2.5-3B-Instruct": 3.09,
     "Qwen2.5-7B-Instruct": 7.62,
     "Qwen2.5-32B-Instruct": 32.76,
     "Qwen3-14B": 14.77,

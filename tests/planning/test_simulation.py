@@ -30,7 +30,9 @@ def workload(seed=0, spread=True):
 
 
 def system(generation=0.01, environment=0.5, training=0.002, workers=8, **changes):
-    made = System(workers, Curve(generation, 0.001), Curve(environment, 0.0), lambda lengths: training * sum(lengths))
+    made = System(
+        workers, Curve(generation, 0.001), Curve(environment, 0.0), lambda rollouts: training * sum(map(sum, rollouts))
+    )
     return replace(made, **changes)
 
 
