@@ -163,6 +163,7 @@ class Episode:
             truncated=bool(truncated and not terminated),
             executed=executed,
             valid=bool(named),
+            log=(drawing(self._room),),
         )
 
     async def score(self) -> Score:
@@ -190,6 +191,25 @@ def observe(room: Any) -> str:
             lines.append((forward + abs(right), f"{_name(thing)} {_place(forward, right)}"))
     seen = [text for _, text in sorted(lines, key=lambda line: line[0])]
     return "\n".join([*([f"you carry a {_name(room.carrying)}"] if room.carrying else []), *seen]) or "nothing"
+
+
+def drawing(room: Any) -> str:
+    """The room for a reader, two characters a cell: the agent as an arrow; a thing and its color by their first letters, an open door as
+    a small letter."""
+
+    def cell(x: int, y: int) -> str:
+        thing = room.grid.get(x, y)
+        if (x, y) == tuple(room.agent_pos):
+            return ">v<^"[room.agent_dir] + " "
+        if thing is None:
+            return ". "
+        if thing.type == "wall":
+            return "# "
+        letter = thing.type[0].upper() if thing.type != "ball" else "O"
+        is_open_door = thing.type == "door" and thing.is_open
+        return (letter.lower() if is_open_door else letter) + thing.color[0]
+
+    return "\n".join("".join(cell(x, y) for x in range(room.width)).rstrip() for y in range(room.height))
 
 
 def _name(thing: Any) -> str:

@@ -22,6 +22,7 @@ from loop_rl.environments.babyai import (
     LEVELS,
     STEP_LIMIT,
     Settings,
+    drawing,
     make_room,
     observe,
     play_bot,
@@ -118,6 +119,16 @@ def test_an_action_is_what_follows_the_last_marker_whatever_its_case(action, bef
 @given(st.text(max_size=30))
 def test_no_text_breaks_the_parser_and_only_names_are_actions(text):
     assert parse_action(text, ACTIONS) in (*ACTIONS, "")
+
+
+def test_the_drawing_shows_the_room():
+    room = make_room("open", 4, 6, 12)
+    rows = [row.ljust(2 * room.width) for row in drawing(room).split("\n")]
+    cells = {(x, y): rows[y][2 * x : 2 * x + 2] for x in range(room.width) for y in range(room.height)}
+    assert cells[tuple(room.agent_pos)][0] == ">v<^"[room.agent_dir] and cells[0, 0] == "# "
+    doors = [(place, cell) for place, cell in cells.items() if cell[0] in "Dd"]
+    ((place, cell),) = doors
+    assert room.grid.get(*place).type == "door" and cell == f"D{room.grid.get(*place).color[0]}"
 
 
 def test_an_invalid_action_is_replaced_and_said_to_be():

@@ -16,7 +16,7 @@ from loop_rl.config.load import parse_config
 from loop_rl.config.parts import ENVIRONMENT, make_part
 from loop_rl.data.rollout import Rollout
 from loop_rl.environments.crafter.environment import ACTIONS, DIED, STEP_LIMIT, Episode, progress
-from loop_rl.environments.crafter.text import observe
+from loop_rl.environments.crafter.text import drawing, nearest, observe
 from loop_rl.environments.crafter.world import ACHIEVEMENTS, VIEW, make_world
 from loop_rl.environments.protocol import TaskError
 
@@ -112,6 +112,15 @@ def test_needs_and_things_carried_are_those_of_the_player():
     assert still.startswith("still to do: collect coal, ") and still.count(",") == len(ACHIEVEMENTS) - 1
 
 
+def test_the_drawing_shows_what_is_in_view():
+    world = make_world(5, AREA)
+    rows = [row.split(" ") for row in drawing(world).split("\n")]
+    assert [len(row) for row in rows] == [VIEW[0]] * VIEW[1] and rows[VIEW[1] // 2][VIEW[0] // 2] == "@"
+    signs = {"grass": ".", "water": "~", "tree": "t", "stone": "#", "cow": "C"}
+    for kind, (dx, dy) in nearest(world).items():
+        assert rows[dy + VIEW[1] // 2][dx + VIEW[0] // 2] == signs.get(kind, rows[dy + 3][dx + 4])
+
+
 def test_every_action_of_the_package_has_a_name():
     assert sorted(ACTIONS.values()) == sorted(constants.actions)
 
@@ -145,7 +154,7 @@ def test_sleep_passes_by_itself_and_its_rewards_count():
     world.player.inventory["energy"] = 8
     before = world.num_steps
     (step,), score = play(world, ["sleep"])
-    assert world.num_steps > before + 10 and step.log == (f"slept for {world.num_steps - before - 1} steps",)
+    assert world.num_steps > before + 10 and step.log[0] == f"slept for {world.num_steps - before - 1} steps"
     assert not world.player.sleeping and "wake_up" in score.passes
     assert step.reward == pytest.approx(1 + (world.player.health - 9) / 10)
 

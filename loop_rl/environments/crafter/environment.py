@@ -20,7 +20,7 @@ from loop_rl.config.base import ConfigError, Section
 from loop_rl.data.messages import Message
 from loop_rl.data.rollout import Rollout, Usage
 from loop_rl.environments import protocol
-from loop_rl.environments.crafter.text import observe
+from loop_rl.environments.crafter.text import drawing, observe
 from loop_rl.environments.figures import cost, mean, outcomes
 from loop_rl.environments.named_actions import parse_action
 from loop_rl.environments.protocol import Score, Step, TaskError
@@ -154,7 +154,7 @@ class Episode:
             truncated=is_over and not died,
             executed=executed,
             valid=bool(named),
-            log=(f"slept for {slept} steps",) if slept else (),
+            log=(*((f"slept for {slept} steps",) if slept else ()), drawing(self._world)),
         )
 
     async def score(self) -> Score:

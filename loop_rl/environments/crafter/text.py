@@ -11,6 +11,11 @@ if TYPE_CHECKING:
 NEEDS = ("health", "food", "drink", "energy")
 """Of 9 each."""
 
+_SIGNS = {
+    "": " ", "player": "@", "grass": ".", "sand": ":", "path": "_", "water": "~", "stone": "#", "tree": "t", "lava": "!",
+    "coal": "c", "iron": "i", "diamond": "d", "table": "=", "furnace": "%",
+}  # fmt: skip
+
 
 def observe(world: World, with_open: bool) -> str:
     """The nearest of each kind of thing in view, a line each, the nearest first; what the player faces; its needs and what it carries.
@@ -54,6 +59,15 @@ def place(dx: int, dy: int) -> str:
     parts = [f"{abs(dy)} {'south' if dy > 0 else 'north'}"] if dy else []
     parts += [f"{abs(dx)} {'east' if dx > 0 else 'west'}"] if dx else []
     return " ".join(parts)
+
+
+def drawing(world: World) -> str:
+    """What is in view for a reader, two characters a cell: the player is @, creatures and plants have capitals."""
+    rows: dict[int, list[str]] = {}
+    for dx, dy in _in_view():
+        kind = kind_at(world, dx, dy) if (dx, dy) != (0, 0) else "player"
+        rows.setdefault(dy, []).append(_SIGNS.get(kind, kind[:1].upper()))
+    return "\n".join(" ".join(row) for row in rows.values())
 
 
 def _in_view() -> Iterator[tuple[int, int]]:
