@@ -1,9 +1,9 @@
 """What one update needs in memory, by how many turns its episodes have: read whole, or through a window, each turn a sample.
 
     python benchmarks/turns_memory.py
-    python benchmarks/turns_memory.py 25 100 400 1000
+    python benchmarks/turns_memory.py 400 1000 --only window
 
-A policy of 20 million parameters in float32 with an adapter, on the CPU, one rank, each case in a process of its own: eight episodes of
+A policy of 20 million parameters in float32 with an adapter, on the CPU, one rank, each case in a process of its own: two episodes of
 turns of 60 tokens read and 20 written, of which a window of 2 shows three. The peak of the resident memory over what the process had once the
 trainer was made. With a window, without a critic and with both kinds of them.
 """
@@ -19,7 +19,7 @@ import tempfile
 from pathlib import Path
 
 VOCAB = 4096
-READ, WRITTEN, WINDOW, EPISODES = 60, 20, 2, 8
+READ, WRITTEN, WINDOW, EPISODES = 60, 20, 2, 2
 CASES = {
     "whole": (False, None),
     "window": (True, None),
@@ -107,6 +107,7 @@ def _status_bytes(name: str) -> int:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("turns", nargs="*", type=int, default=[25, 100, 400], help="of an episode")
+    parser.add_argument("--only", nargs="+", choices=list(CASES), default=list(CASES), help="of the cases")
     parser.add_argument("--case", choices=list(CASES), help=argparse.SUPPRESS)
     parser.add_argument("--folder", help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -122,7 +123,7 @@ def main() -> int:
     env["MALLOC_MMAP_THRESHOLD_"] = "65536"
     with tempfile.TemporaryDirectory() as folder:
         Qwen2ForCausalLM(Qwen2Config(num_attention_heads=6, num_key_value_heads=2, **sizes)).save_pretrained(folder)
-        for case in CASES:
+        for case in args.only:
             for num_turns in args.turns:
                 command = [*accelerate_command(1), __file__, str(num_turns), "--case", case, "--folder", folder]
                 done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=env)
