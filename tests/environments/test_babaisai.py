@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 from loop_rl.config.base import ConfigError
 from loop_rl.config.load import parse_config
 from loop_rl.config.parts import ENVIRONMENT, make_part
+from loop_rl.data.rollout import Rollout
 from loop_rl.environments.babaisai.environment import COMPLETED, STEP_LIMIT, observe, play_at_random
 from loop_rl.environments.babaisai.rooms import ROOMS, make_room
 from loop_rl.environments.babaisai.rules import NOUNS, WAYS, State, Thing, kinds_that_are, rules_of, solution, step
+from loop_rl.environments.figures import success_rate
 
 WORDS = {"B": "baba", "W": "wall", "L": "ball", "K": "key", "I": "is", "Y": "you", "N": "win", "S": "stop"}
 THINGS = {"b": "baba", "w": "wall", "l": "ball", "k": "key"}
@@ -224,3 +226,14 @@ def test_unknown_rooms_are_refused_and_splits_have_layouts_of_their_own():
     world = environment(train_tasks=5, held_out_tasks=4)
     seeds = [{task.seed for task in world.tasks(split)} for split in world.all_splits()]
     assert len(set().union(*seeds)) == 13 and len(world.tasks("train")) == 10
+
+
+def test_layouts_of_a_room_count_as_independent_of_each_other():
+    world = environment(rooms=["two_room-goto_win"], held_out_tasks=32)
+    tasks = world.tasks("test")
+    rollouts = [
+        Rollout("r", 0, 0, task.task_id, "", {}, "", "completed", "terminated", 0, i < 8, [], [], [], 0, 0, 0, 0)
+        for i, task in enumerate(tasks)
+    ]
+    share = success_rate(tasks, rollouts)["two_room-goto_win"]
+    assert share["value"] == 0.25 and share["low"] > 0.1 and share["high"] < 0.45  # Wilson's, of 32
