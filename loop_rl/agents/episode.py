@@ -160,10 +160,13 @@ class _Recorder:
     async def _act(self, episode: Episode, context: Context, deadline: float) -> tuple[str, Ending]:
         """Take turns until the episode ends; why it did. Finished turns are recorded, whatever happens next."""
         ids: list[int] = []
+        limit = ""
         while True:
             next_ids, extends = context.prompt()
             ids = ids + next_ids if extends else next_ids
             room = self._agent.limits.max_context_tokens - self._agent.chat.num_tokens(ids)
+            if limit:
+                return self._cut(limit, ids, room)
             if len(self._turns) >= self._agent.max_turns:
                 return self._cut(EndReason.MAX_TURNS, ids, room)
             if room < 1:
@@ -189,12 +192,9 @@ class _Recorder:
             if step.end and not step.truncated:
                 return step.end, Ending.TERMINATED
             shown = context.add(turn.action_ids, turn.executed, step.observation, step.reminder)
-            if step.end:
-                next_ids, extends = context.prompt()
-                ids = ids + next_ids if extends else next_ids
-                room = self._agent.limits.max_context_tokens - self._agent.chat.num_tokens(ids)
-                return self._cut(step.end, ids, room)
-            turn.observation = shown
+            limit = step.end  # the environment's own, which cuts the episode before its next turn
+            if not limit:
+                turn.observation = shown
 
     def _cut(self, reason: str, ids: list[int], room: int) -> tuple[str, Ending]:
         """The end of an episode that would have gone on with `ids`."""

@@ -39,7 +39,7 @@ class Kind:
         return [module.name for module in found if module.name not in _NO_PARTS]
 
 
-_NO_PARTS = ("protocol", "figures", "behaviour", "named_actions", "standard_deviation")
+_NO_PARTS = ("protocol", "figures", "behaviour", "games", "named_actions", "standard_deviation")
 """Files of these folders that hold what all parts share."""
 ENVIRONMENT = Kind("tasks", "environment", "loop_rl.environments", "Environment")
 ALGORITHM = (

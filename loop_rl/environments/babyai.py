@@ -26,10 +26,10 @@ from pydantic import Field, model_validator
 from loop_rl.config.base import ConfigError, Section
 from loop_rl.data.messages import Message
 from loop_rl.data.rollout import Rollout, Usage
-from loop_rl.environments import protocol
 from loop_rl.environments.figures import cost, outcomes, success_rate
+from loop_rl.environments.games import COMPLETED, FIRST_SEED, STEP_LIMIT, Game
 from loop_rl.environments.named_actions import parse_action
-from loop_rl.environments.protocol import Score, Step, TaskError
+from loop_rl.environments.protocol import Score, Step
 
 Level = Literal["goto", "pickup", "open", "putnext", "pickup-then-goto", "local"]
 LEVELS: tuple[Level, ...] = ("goto", "pickup", "open", "putnext", "pickup-then-goto", "local")
@@ -37,9 +37,6 @@ ACTIONS = ("turn left", "turn right", "go forward", "pick up", "drop", "toggle")
 """By the numbers that minigrid gives them."""
 DEFAULT_ACTION = "go forward"
 """Carried out where the agent names none."""
-COMPLETED, STEP_LIMIT = "completed", "step_limit"
-_FIRST_SEED = {"train": 0, "dev": 1_000_000, "test": 2_000_000, "demonstrations": 3_000_000}
-"""A million seeds a split, so that no room is in two of them."""
 _CAREFUL, _CARELESS = 0.02, 0.85
 """Share of random actions, by the two kinds of demonstrators. A policy that imitates both can tell from its own first actions
 which it is, so reinforcement has something to prefer."""
@@ -90,28 +87,18 @@ class Task:
     seed: int
 
 
-class Environment(protocol.Environment):
+class Environment(Game):
     """Rooms; episodes run in this process, a step takes less than a millisecond."""
 
     Settings = Settings
-    training_splits = ("train", "dev")
-    held_out_splits = ("dev", "test")
-    end_reasons = (COMPLETED, STEP_LIMIT)
-    has_window = True
     label_name = "level"
 
     def check(self, run_name: str) -> None:
         _minigrid()
 
     def tasks(self, split: str) -> list[Task]:
-        if split not in self.all_splits():
-            raise TaskError(f"no split {split!r}; there are {', '.join(self.all_splits())}")
-        number = self.settings.train_tasks if split == "train" else self.settings.held_out_tasks
-        first = _FIRST_SEED[split]
-        return [self._task(level, first + i) for level in self.settings.levels for i in range(number)]
-
-    def prompt(self, task: Task) -> list[Message]:
-        return self.prompt_from(task, self.first_observation(task))
+        seeds = self.seeds(split)
+        return [self._task(level, seed) for level in self.settings.levels for seed in seeds]
 
     def first_observation(self, task: Task) -> str:
         return observe(self._room(task.level, task.seed))
@@ -315,7 +302,7 @@ def main() -> int:
         for number in range(args.episodes):
             level = args.levels[number % len(args.levels)]
             carelessness = _CARELESS if rng.random() < args.careless_fraction else _CAREFUL
-            seed = _FIRST_SEED["demonstrations"] + number
+            seed = FIRST_SEED["demonstrations"] + number
             if conversation := play_bot(level, seed, settings, carelessness, rng):
                 solved += conversation.pop("success")
                 written += 1

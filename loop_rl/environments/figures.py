@@ -40,11 +40,13 @@ def success_rate(tasks: Sequence[Task], rollouts: Sequence[Rollout]) -> dict[str
     groups = {"all": rollouts}
     for label in sorted({*label_of.values()} - {""}):
         groups[label] = [rollout for rollout in rollouts if label_of[rollout.task_id] == label]
-    return {
-        # By number: AppWorld's measure takes what stands before a "_" in an id for a scenario, whose tasks are not independent.
-        name: asdict(task_goal_completion({str(number): rollout.success for number, rollout in enumerate(group)}))
-        for name, group in groups.items()
-    }
+    return {name: share([rollout.success for rollout in group]) for name, group in groups.items()}
+
+
+def share(done: Sequence[bool]) -> dict[str, float]:
+    """Of independent tasks, with Wilson's 95% interval."""
+    # By number: AppWorld's measure takes what stands before a "_" in an id for a scenario, whose tasks are not independent.
+    return asdict(task_goal_completion({str(number): is_done for number, is_done in enumerate(done)}))
 
 
 def mean(shares: Sequence[float]) -> dict[str, float]:

@@ -13,10 +13,11 @@ from loop_rl.config.base import ConfigError
 from loop_rl.config.load import parse_config
 from loop_rl.config.parts import ENVIRONMENT, make_part
 from loop_rl.data.rollout import Rollout
-from loop_rl.environments.babaisai.environment import COMPLETED, STEP_LIMIT, observe, play_at_random
+from loop_rl.environments.babaisai.environment import observe
 from loop_rl.environments.babaisai.rooms import ROOMS, make_room
 from loop_rl.environments.babaisai.rules import NOUNS, WAYS, State, Thing, kinds_that_are, rules_of, solution, step
 from loop_rl.environments.figures import success_rate
+from loop_rl.environments.games import COMPLETED, STEP_LIMIT
 
 WORDS = {"B": "baba", "W": "wall", "L": "ball", "K": "key", "I": "is", "Y": "you", "N": "win", "S": "stop"}
 THINGS = {"b": "baba", "w": "wall", "l": "ball", "k": "key"}
@@ -139,6 +140,16 @@ def test_a_shortest_way_wins_when_it_is_walked(name):
         state, is_won = step(state, action)
         wins.append(is_won)
     assert wins == [False] * (len(actions) - 1) + [True]
+
+
+def play_at_random(room: str, seed: int, max_steps: int, rng: random.Random) -> bool:
+    """Whether random actions win."""
+    state = make_room(room, seed)
+    for _ in range(max_steps):
+        state, is_won = step(state, rng.choice(list(WAYS)))
+        if is_won:
+            return True
+    return False
 
 
 def test_random_actions_win_as_often_as_in_the_original():

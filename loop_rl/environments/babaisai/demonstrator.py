@@ -18,8 +18,8 @@ from rich.progress import track
 from loop_rl.environments.babaisai.environment import observe, prompt
 from loop_rl.environments.babaisai.rooms import ROOMS, make_room
 from loop_rl.environments.babaisai.rules import WAYS, solution, step
+from loop_rl.environments.games import FIRST_SEED, as_demonstration, pieces_of
 
-_FIRST_SEED = 3_000_000  # in no split
 _CAREFUL, _CARELESS = 0.05, 0.85
 """Share of random actions, by the two kinds of players, as in BabyAI's demonstrations."""
 
@@ -55,12 +55,11 @@ def main() -> int:
     for number in track(range(args.episodes), "playing"):
         carelessness = _CARELESS if rng.random() < args.careless_fraction else _CAREFUL
         room = args.rooms[number % len(args.rooms)]
-        turns, is_won = game(room, _FIRST_SEED + number, args.max_steps, carelessness, rng)
+        turns, is_won = game(room, FIRST_SEED["demonstrations"] + number, args.max_steps, carelessness, rng)
         num_won += is_won
-        for start in range(0, max(1, len(turns) - args.turns + 1), args.turns):
-            piece = turns[start : start + args.turns]
-            said = [{"text": turn["text"], "output": turn["output"]} for turn in piece]
-            pieces.append({"messages": prompt("compact", piece[0]["seen"]), "turns": said})
+        pieces += [
+            as_demonstration(prompt("compact", piece[0]["seen"]), piece) for piece in pieces_of(turns, args.turns)
+        ]
     args.out.write_text("".join(json.dumps(piece) + "\n" for piece in pieces))
     print(f"{args.out}: {len(pieces)} demonstrations, {num_won / args.episodes:.0%} of {args.episodes} games won")
     return 0

@@ -9,7 +9,6 @@ gives the rules that hold and, seen from what is you, every word and thing; of w
 from __future__ import annotations
 
 import contextlib
-import random
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Self
@@ -19,18 +18,15 @@ from pydantic import Field, model_validator
 from loop_rl.config.base import Section
 from loop_rl.data.messages import Message
 from loop_rl.data.rollout import Rollout, Usage
-from loop_rl.environments import protocol
 from loop_rl.environments.babaisai.rooms import ROOMS, make_room
 from loop_rl.environments.babaisai.rules import WAYS, State, kinds_that_are, rules_of, solution, step
 from loop_rl.environments.figures import cost, outcomes, success_rate
+from loop_rl.environments.games import COMPLETED, STEP_LIMIT, Game
 from loop_rl.environments.named_actions import parse_action
-from loop_rl.environments.protocol import Score, Step, TaskError
+from loop_rl.environments.protocol import Score, Step
 
 DEFAULT_ACTION = "idle"
 """Carried out where the agent names none."""
-COMPLETED, STEP_LIMIT = "completed", "step_limit"
-_FIRST_SEED = {"train": 0, "dev": 1_000_000, "test": 2_000_000}
-"""A million seeds a split, so that no room is in two of them."""
 _INSTRUCTION = "Win."
 
 _RULES = """\
@@ -77,29 +73,19 @@ class Task:
     seed: int
 
 
-class Environment(protocol.Environment):
+class Environment(Game):
     """Rooms; episodes run in this process, a step takes less than a tenth of a millisecond."""
 
     Settings = Settings
-    training_splits = ("train", "dev")
-    held_out_splits = ("dev", "test")
-    end_reasons = (COMPLETED, STEP_LIMIT)
-    has_window = True
     label_name = "room"
 
     def tasks(self, split: str) -> list[Task]:
-        if split not in self.all_splits():
-            raise TaskError(f"no split {split!r}; there are {', '.join(self.all_splits())}")
-        number = self.settings.train_tasks if split == "train" else self.settings.held_out_tasks
-        first = _FIRST_SEED[split]
+        seeds = self.seeds(split)
         return [
             Task(f"{room}-{seed:07d}", room, {"room": room}, _INSTRUCTION, room, seed)
             for room in self.settings.rooms
-            for seed in range(first, first + number)
+            for seed in seeds
         ]
-
-    def prompt(self, task: Task) -> list[Message]:
-        return self.prompt_from(task, self.first_observation(task))
 
     def first_observation(self, task: Task) -> str:
         return observe(make_room(task.room, task.seed))
@@ -192,13 +178,3 @@ def drawing(state: State) -> str:
         cells.setdefault(thing.place, thing.kind)
     rows = range(1, state.height - 1)
     return "\n".join(" ".join(f"{cells.get((x, y), '.'):4}" for x in range(1, state.width - 1)) for y in rows)
-
-
-def play_at_random(room: str, seed: int, max_steps: int, rng: random.Random) -> bool:
-    """Whether random actions win."""
-    state = make_room(room, seed)
-    for _ in range(max_steps):
-        state, is_won = step(state, rng.choice(list(WAYS)))
-        if is_won:
-            return True
-    return False

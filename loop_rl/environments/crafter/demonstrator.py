@@ -20,10 +20,10 @@ from pathlib import Path
 from loop_rl.environments.crafter.environment import ACTIONS, Episode, prompt
 from loop_rl.environments.crafter.text import kind_at, nearest, observe
 from loop_rl.environments.crafter.world import VIEW, World, make_world
+from loop_rl.environments.games import FIRST_SEED, as_demonstration, pieces_of
 
 _WAYS = {"move west": (-1, 0), "move east": (1, 0), "move north": (0, -1), "move south": (0, 1)}
 _WALKABLE = ("grass", "sand", "path")
-_FIRST_SEED = 3_000_000  # of the split `demonstrations`
 _CAREFUL, _CARELESS = 0.05, 0.8
 """Share of random actions, by the two kinds of players, as in BabyAI's demonstrations."""
 
@@ -140,14 +140,15 @@ def main() -> int:
     rng, progress, returns, pieces = random.Random(args.seed), [], [], []
     for number in range(args.episodes):
         carelessness = _CARELESS if rng.random() < args.careless_fraction else _CAREFUL
-        turns, done = asyncio.run(game(_FIRST_SEED + number, args.area, args.max_steps, carelessness, rng))
+        turns, done = asyncio.run(
+            game(FIRST_SEED["demonstrations"] + number, args.area, args.max_steps, carelessness, rng)
+        )
         progress.append(len(done) / 22)
         returns.append(sum(turn["reward"] for turn in turns))
         if args.command == "demonstrations":
-            for start in range(0, len(turns) - args.turns + 1, args.turns):
-                piece = turns[start : start + args.turns]
-                said = [{"text": turn["text"], "output": turn["output"]} for turn in piece]
-                pieces.append({"messages": prompt("compact", piece[0]["seen"]), "turns": said})
+            pieces += [
+                as_demonstration(prompt("compact", piece[0]["seen"]), piece) for piece in pieces_of(turns, args.turns)
+            ]
     if args.command == "demonstrations":
         args.out.write_text("".join(json.dumps(piece) + "\n" for piece in pieces))
         print(f"{args.out}: {len(pieces)} demonstrations")

@@ -10,20 +10,19 @@ import asyncio
 import contextlib
 import importlib.util
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from appworld_tasks.goal_completion import task_goal_completion
 from loop_rl.config.base import ConfigError, Section
 from loop_rl.data.messages import Message
 from loop_rl.data.rollout import Rollout, Usage
-from loop_rl.environments import protocol
 from loop_rl.environments.crafter.text import drawing, observe
-from loop_rl.environments.figures import cost, mean, outcomes
+from loop_rl.environments.figures import cost, mean, outcomes, share
+from loop_rl.environments.games import STEP_LIMIT, Game
 from loop_rl.environments.named_actions import parse_action
-from loop_rl.environments.protocol import Score, Step, TaskError
+from loop_rl.environments.protocol import Score, Step
 
 if TYPE_CHECKING:
     from loop_rl.environments.crafter.world import World
@@ -46,9 +45,7 @@ ACTIONS: dict[str, str] = {
 """By the names that the agent gives them, what the package calls them."""
 DEFAULT_ACTION = "noop"
 """Carried out where the agent names none."""
-DIED, STEP_LIMIT = "died", "step_limit"
-_FIRST_SEED = {"train": 0, "dev": 1_000_000, "test": 2_000_000, "demonstrations": 3_000_000}
-"""A million seeds a split, so that no world is in two of them."""
+DIED = "died"
 _INSTRUCTION = "Stay alive and unlock as many achievements as you can."
 
 _RULES = """\
@@ -88,28 +85,20 @@ class Task:
     seed: int
 
 
-class Environment(protocol.Environment):
+class Environment(Game):
     """Worlds; episodes run in this process, a step takes less than a millisecond."""
 
     Settings = Settings
-    training_splits = ("train", "dev")
-    held_out_splits = ("dev", "test")
     end_reasons = (DIED, STEP_LIMIT)
-    has_window = True
 
     def check(self, run_name: str) -> None:
         if importlib.util.find_spec("crafter") is None:
             raise ConfigError("tasks.environment=crafter needs crafter; run `make setup`")
 
     def tasks(self, split: str) -> list[Task]:
-        if split not in self.all_splits():
-            raise TaskError(f"no split {split!r}; there are {', '.join(self.all_splits())}")
-        number = self.settings.train_tasks if split == "train" else self.settings.held_out_tasks
-        seeds = range(_FIRST_SEED[split], _FIRST_SEED[split] + number)
-        return [Task(f"crafter-{seed:07d}", f"crafter-{seed:07d}", {}, _INSTRUCTION, seed) for seed in seeds]
-
-    def prompt(self, task: Task) -> list[Message]:
-        return self.prompt_from(task, self.first_observation(task))
+        return [
+            Task(f"crafter-{seed:07d}", f"crafter-{seed:07d}", {}, _INSTRUCTION, seed) for seed in self.seeds(split)
+        ]
 
     def first_observation(self, task: Task) -> str:
         return observe(self._world(task), self.settings.prompt == "full")
@@ -182,6 +171,5 @@ def progress(rollouts: Sequence[Rollout]) -> dict[str, dict[str, float]]:
     and of each achievement the share of episodes that unlock it, with Wilson's."""
     found = {"all": mean([len(rollout.passes) / len(rollout.passes + rollout.failures) for rollout in rollouts])}
     for name in sorted({name for rollout in rollouts for name in rollout.passes + rollout.failures}):
-        unlocked = {rollout.task_id: name in rollout.passes for rollout in rollouts}
-        found[name.replace("_", " ")] = asdict(task_goal_completion(unlocked))
+        found[name.replace("_", " ")] = share([name in rollout.passes for rollout in rollouts])
     return found
